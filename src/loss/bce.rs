@@ -1,0 +1,92 @@
+use super::{Reduction, broadcast_weight, check_elements, matching, ops};
+use candle_core::{Result, Tensor};
+
+/// Binary cross-entropy of a probability `x` against a target `y`:
+///
+/// ```text
+/// l = -w · (y · log x + (1 - y) · log(1 - x))
+/// ```
+///
+/// For a model whose last layer is a sigmoid. Logarithms are clamped at -100, so a certain mistake costs 100 and not
+/// infinity. While training, prefer [`BceWithLogitsLoss`](super::BceWithLogitsLoss): once a sigmoid has rounded to 0
+/// or 1, what it rounded away is lost to this loss.
+///
+/// Source: [`torch.nn.BCELoss`](https://pytorch.org/docs/stable/generated/torch.nn.BCELoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct BceLoss {
+    /// `w`, broadcast to the input's shape; no gradient flows to it.
+    pub weight: Option<Tensor>,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl BceLoss {
+    /// The loss of the probabilities `input` against `target`, both in [0, 1].
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// As in PyTorch, the derivative is `(x - y) / max(x · (1 - x), 1e-12)`: large but finite at 0 and 1.
+    ///
+    /// # Errors
+    /// If an element of `input` or `target` is outside [0, 1] or NaN (seen on the CPU only), if shape, dtype or device
+    /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("BceLoss", [("input", input), ("target", target)])?;
+        let probability = |p: f64| (0.0..=1.0).contains(&p);
+        check_elements("BceLoss", "input", &x, probability, "in [0, 1] (a sigmoid makes it so)")?;
+        check_elements("BceLoss", "target", &y, probability, "in [0, 1]")?;
+
+        let loss = ops::with_derivatives(&x, &y, &cross_entropy(&x.detach(), &y.detach())?, |x, y| {
+            let dx = ((x - y)? / (x * (1. - x)?)?.maximum(LEAST_VARIANCE)?)?;
+            let dy = ((1. - x)?.log()? - x.log()?)?;
+            Ok((dx, dy))
+        })?;
+        let loss = match &self.weight {
+            Some(weight) => loss.broadcast_mul(&broadcast_weight("BceLoss", "weight", &weight.detach(), &x)?)?,
+            None => loss,
+        };
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+/// PyTorch's bound, a constant of single precision.
+const LEAST_VARIANCE: f64 = 1e-12f32 as f64;
+
+fn cross_entropy(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let log_x = x.log()?.maximum(-100f64)?;
+    let log_not_x = ops::log1p(&x.neg()?)?.maximum(-100f64)?;
+    ((y - 1.)? * log_not_x)? - (y * log_x)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn a_certain_mistake_costs_100() -> Result<()> {
+        let loss = BceLoss { reduction: Reduction::None, ..Default::default() };
+        assert_values(
+            loss.forward(&vector(&[0.5, 0.0, 1.0, 1.0]), &vector(&[1.0, 1.0, 0.0, 1.0])),
+            &[2f64.ln(), 100.0, 100.0, 0.0],
+        )
+    }
+
+    #[test]
+    fn refuses_what_is_no_probability() {
+        let (half, loss) = (vector(&[0.5, 0.5]), BceLoss::default());
+        for bad in [-0.1, 1.1, f64::NAN] {
+            let bad = vector(&[0.5, bad]);
+            refuses(loss.forward(&bad, &half), &["BceLoss", "input", "[0, 1]", "element 1"]);
+            refuses(loss.forward(&half, &bad), &["BceLoss", "target", "[0, 1]", "element 1"]);
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("BceLoss", |x, y| BceLoss::default().forward(x, y));
+        let loss = BceLoss { weight: Some(vector(&[1.0, 2.0, 3.0])), ..Default::default() };
+        let half = vector(&[0.5, 0.5]);
+        refuses(loss.forward(&half, &half), &["BceLoss", "weight", "[3]", "[2]"]);
+    }
+}

@@ -1,0 +1,84 @@
+use super::{Reduction, broadcast_weight, matching, ops};
+use candle_core::{Result, Tensor};
+
+/// Binary cross-entropy of a logit `x`, the value before the sigmoid `σ`, against a target `y`:
+///
+/// ```text
+/// l = -w · (p · y · log σ(x) + (1 - y) · log(1 - σ(x)))
+/// ```
+///
+/// For a model whose last layer is linear. Computed from `log σ` directly, so it is exact and finite for any finite
+/// logit. The target may be soft, and there may be several per sample: then it is multi-label classification.
+/// `pos_weight` (`p`) above 1 makes positives count more, for classes that are rare.
+///
+/// Source: [`torch.nn.BCEWithLogitsLoss`](https://pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct BceWithLogitsLoss {
+    /// `w`, broadcast to the input's shape; no gradient flows to it.
+    pub weight: Option<Tensor>,
+    /// `p`, broadcast to the input's shape; no gradient flows to it.
+    pub pos_weight: Option<Tensor>,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl BceWithLogitsLoss {
+    /// The loss of the logits `input` against `target`.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    ///
+    /// # Errors
+    /// If shape, dtype or device of the two differ, if the dtype is not a float, or if a weight does not broadcast to
+    /// `input`.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", target)])?;
+        let weight = |name, weight: &Option<Tensor>| match weight {
+            Some(weight) => broadcast_weight("BceWithLogitsLoss", name, &weight.detach(), &x).map(Some),
+            None => Ok(None),
+        };
+
+        // With log(1 - σ(x)) = log σ(x) - x the loss is (1 - y)·x - (1 + (p - 1)·y)·log σ(x).
+        let mut log_sigmoid = ops::log_sigmoid(&x)?;
+        if let Some(p) = weight("pos_weight", &self.pos_weight)? {
+            log_sigmoid = ((y.broadcast_mul(&(p - 1.)?)? + 1.)? * log_sigmoid)?;
+        }
+        let mut loss = ((1. - y)? * &x - log_sigmoid)?;
+        if let Some(w) = weight("weight", &self.weight)? {
+            loss = loss.broadcast_mul(&w)?;
+        }
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn finite_where_the_sigmoid_has_rounded_to_0_or_1() -> Result<()> {
+        let loss = BceWithLogitsLoss { reduction: Reduction::None, ..Default::default() };
+        assert_values(
+            loss.forward(&vector(&[0.0, 1e4, -1e4, 1e4]), &vector(&[1.0, 0.0, 1.0, 1.0])),
+            &[2f64.ln(), 1e4, 1e4, 0.0],
+        )
+    }
+
+    #[test]
+    fn pos_weight_counts_positives_more() -> Result<()> {
+        let loss = BceWithLogitsLoss { pos_weight: Some(vector(&[3.0])), reduction: Reduction::None, weight: None };
+        let ln2 = 2f64.ln();
+        assert_values(loss.forward(&vector(&[0.0, 0.0]), &vector(&[1.0, 0.0])), &[3.0 * ln2, ln2])
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("BceWithLogitsLoss", |x, y| BceWithLogitsLoss::default().forward(x, y));
+        let (x, three) = (vector(&[0.5, 0.5]), Some(vector(&[1.0, 2.0, 3.0])));
+        let loss = BceWithLogitsLoss { weight: three.clone(), ..Default::default() };
+        refuses(loss.forward(&x, &x), &["BceWithLogitsLoss", "weight", "[3]", "[2]"]);
+        let loss = BceWithLogitsLoss { pos_weight: three, ..Default::default() };
+        refuses(loss.forward(&x, &x), &["BceWithLogitsLoss", "pos_weight", "[3]", "[2]"]);
+    }
+}

@@ -1,0 +1,130 @@
+use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
+use candle_core::{Result, Tensor};
+
+/// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
+///
+/// ```text
+/// l = -w_y · log softmax(x)_y           for a class
+///     -Σ_c w_c · y_c · log softmax(x)_c for probabilities
+/// ```
+///
+/// The usual loss of a classifier that chooses one class. The last layer is linear, since the softmax is in the loss,
+/// where it can't overflow. `label_smoothing` `s` takes the share `s` from the target and spreads it evenly over the `C`
+/// classes (`y_c·(1 - s) + s/C`), against overconfidence. Where several labels can hold at once, see
+/// [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss).
+///
+/// Source: [`torch.nn.CrossEntropyLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html);
+/// label smoothing: Szegedy et al., [Rethinking the Inception Architecture](https://arxiv.org/abs/1512.00567), 2015.
+#[derive(Debug, Clone)]
+pub struct CrossEntropyLoss {
+    /// `w`, one weight per class, shape `(C)`; no gradient flows to it.
+    pub weight: Option<Tensor>,
+    /// Samples of this class cost nothing and don't count in the mean; need not be a class. Without effect on a target
+    /// of probabilities. Default -100.
+    pub ignore_index: i64,
+    /// The share of the target to spread over all classes, in [0, 1]. Default 0.
+    pub label_smoothing: f64,
+    /// How the sample losses are reduced. The mean divides by the sum of the samples' class weights for a target of
+    /// classes, and by the number of samples for one of probabilities.
+    pub reduction: Reduction,
+}
+
+impl Default for CrossEntropyLoss {
+    fn default() -> Self {
+        Self { weight: None, ignore_index: -100, label_smoothing: 0.0, reduction: Reduction::default() }
+    }
+}
+
+impl CrossEntropyLoss {
+    /// The loss of the logits `input` against `target`: classes, `0..C` as `u8`, `u32` or `i64`, or probabilities in
+    /// input's dtype.
+    ///
+    /// Shapes: `(C)` with a scalar class, `(N, C, d1, …, dK)` with classes `(N, d1, …, dK)`, or either with probabilities
+    /// of the same shape. The result is a scalar, or with [`Reduction::None`] of input's shape without `C`. The mean over
+    /// no sample, all being ignored, is NaN, as in PyTorch.
+    ///
+    /// # Errors
+    /// If a class is out of range (seen on the CPU only), if `label_smoothing` is outside [0, 1], if shapes, dtypes or
+    /// devices don't fit, or if `weight` has not `C` elements.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let s = self.label_smoothing;
+        check_option("CrossEntropyLoss", "label_smoothing", s, (0.0..=1.0).contains(&s), "in [0, 1]")?;
+        if target.dtype().is_float() {
+            return self.against_probabilities(input, target);
+        }
+        let x = float("CrossEntropyLoss", "input", input)?;
+        let target = Classes::new("CrossEntropyLoss", &x, target, self.weight.as_ref(), Some(self.ignore_index))?;
+
+        let log_p = log_softmax(&x, target.dim)?;
+        let mut loss = target.negative_log_likelihood(&log_p)?;
+        if s > 0.0 {
+            let even = target.drop_ignored(&self.sum_classes(&log_p.neg()?, target.dim)?)?;
+            loss = ((loss * (1. - s))? + (even * (s / target.count as f64))?)?;
+        }
+
+        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input.dtype())
+    }
+
+    fn against_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("CrossEntropyLoss", [("input", input), ("target", target)])?;
+        let dim = class_dim("CrossEntropyLoss", &x)?;
+
+        let s = self.label_smoothing;
+        let y = if s > 0.0 { y.affine(1. - s, s / x.dim(dim)? as f64)? } else { y };
+        let loss = self.sum_classes(&(y * log_softmax(&x, dim)?.neg()?)?, dim)?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+
+    /// The sum over the classes, each times its weight.
+    fn sum_classes(&self, values: &Tensor, dim: usize) -> Result<Tensor> {
+        match &self.weight {
+            Some(weight) => values.broadcast_mul(&class_weight("CrossEntropyLoss", weight, values, dim)?)?.sum(dim),
+            None => values.sum(dim),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn even_logits_cost_the_logarithm_of_the_number_of_classes() -> Result<()> {
+        let (x, y) = (Tensor::new(&[[5.0; 4]; 2], &device())?, Tensor::new(&[0i64, 3], &device())?);
+        for label_smoothing in [0.0, 0.3] {
+            let loss = CrossEntropyLoss { label_smoothing, ..Default::default() };
+            assert_values(loss.forward(&x, &y), &[4f64.ln()])?;
+        }
+        assert_values(CrossEntropyLoss::default().forward(&x, &Tensor::new(&[[0.25; 4]; 2], &device())?), &[4f64.ln()])
+    }
+
+    #[test]
+    fn finite_where_the_softmax_has_rounded_to_0() -> Result<()> {
+        let (x, y) = (Tensor::new(&[[1e4, -1e4]], &device())?, Tensor::new(&[1u8], &device())?);
+        assert_values(CrossEntropyLoss::default().forward(&x, &y), &[2e4])
+    }
+
+    #[test]
+    fn refuses_a_smoothing_outside_0_to_1() -> Result<()> {
+        let (x, y) = (vector(&[1.0, 2.0]), Tensor::new(0u32, &device())?);
+        for label_smoothing in [-0.1, 1.1, f64::NAN] {
+            let loss = CrossEntropyLoss { label_smoothing, ..Default::default() };
+            refuses(loss.forward(&x, &y), &["CrossEntropyLoss", "label_smoothing", "[0, 1]"]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_classes_weights_and_probabilities_that_do_not_fit() -> Result<()> {
+        let forward = |x: &Tensor, y: &Tensor, weight| CrossEntropyLoss { weight, ..Default::default() }.forward(x, y);
+        refuses_bad_classes("CrossEntropyLoss", forward)?;
+        refuses_mismatches("CrossEntropyLoss", |x, y| forward(x, y, None));
+        refuses(
+            forward(&vector(&[1.0, 2.0]), &vector(&[0.5, 0.5]), Some(vector(&[1.0]))),
+            &["weight", "[1]", "2 classes"],
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+use super::{Reduction, check_option, float, matching, same_kind};
+use candle_core::{DType, Result, Tensor, bail};
+
+/// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
+///
+/// ```text
+/// l = (log v + (x - y)² / v) / 2    with v at least eps
+///   + log(2π) / 2                   if full
+/// ```
+///
+/// For regression that also says how sure it is. It needs the variance as a third argument, which a network gives from
+/// outputs of its own, as the exponential of a log variance, so that it is positive. Where the spread is known to be
+/// constant, [`MseLoss`](super::MseLoss) fits the same mean with less to go wrong.
+///
+/// Source: Nix & Weigend, [Estimating the mean and variance of the target probability
+/// distribution](https://doi.org/10.1109/ICNN.1994.374138), 1994;
+/// [`torch.nn.GaussianNLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.GaussianNLLLoss.html).
+#[derive(Debug, Clone)]
+pub struct GaussianNllLoss {
+    /// Whether to add the constant `log(2π) / 2`. Default false.
+    pub full: bool,
+    /// The least variance to compute with, in the target's unit squared; positive. Default 1e-6.
+    pub eps: f64,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for GaussianNllLoss {
+    fn default() -> Self {
+        Self { full: false, eps: 1e-6, reduction: Reduction::default() }
+    }
+}
+
+impl GaussianNllLoss {
+    /// The loss of the means `input` and the variances `var` against `target`.
+    ///
+    /// Shapes: `input` and `target` of any shape, the same. `var` has that shape too (a variance for each element), or
+    /// the same with a 1 in one place or without the last dimension (one shared along it), or is a scalar (one for all).
+    /// The result is a scalar, or of input's shape with [`Reduction::None`]. The variance's gradient passes through its
+    /// bound `eps` unchanged, as in PyTorch, so that one that has fallen too low finds its way back.
+    ///
+    /// # Errors
+    /// If a variance is negative (seen on every device, as in PyTorch), if `eps` is not positive, if the shapes don't
+    /// fit, if dtype or device of the three differ, or the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor, var: &Tensor) -> Result<Tensor> {
+        check_option("GaussianNllLoss", "eps", self.eps, self.eps > 0.0, "positive")?;
+        let [x, y] = matching("GaussianNllLoss", [("input", input), ("target", target)])?;
+        same_kind("GaussianNllLoss", ("var", var), ("input", input))?;
+        let var = shared_var(&float("GaussianNllLoss", "var", var)?, &x)?;
+        if var.elem_count() > 0 {
+            let least = var.min_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            if least < 0.0 {
+                bail!("GaussianNllLoss: var must be 0 or more, but its least element is {least}")
+            }
+        }
+
+        // Where the bound holds the value is eps, but the derivative is var's own.
+        let at_bound = ((&var - var.detach())? + self.eps)?;
+        let bounded = var.lt(self.eps)?.where_cond(&at_bound, &var)?;
+        let error = (x - y)?.sqr()?.broadcast_div(&bounded)?;
+        let mut loss = (error.broadcast_add(&bounded.log()?)? / 2.)?;
+        if self.full {
+            loss = (loss + (2. * std::f64::consts::PI).ln() / 2.)?;
+        }
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+/// `var` in a shape that broadcasts to `input`'s.
+fn shared_var(var: &Tensor, input: &Tensor) -> Result<Tensor> {
+    let dims = input.dims();
+    if var.rank() == 0 {
+        return Ok(var.clone());
+    }
+    if dims.split_last().is_some_and(|(_, but_last)| but_last == var.dims()) {
+        return var.unsqueeze(var.rank());
+    }
+    let differing = || dims.iter().zip(var.dims()).filter(|(i, v)| i != v).map(|(_, &v)| v);
+    if var.rank() == dims.len() && differing().all(|v| v == 1) && differing().count() <= 1 {
+        return Ok(var.clone());
+    }
+    bail!(
+        "GaussianNllLoss: var has shape {:?} but input of shape {dims:?} needs the same shape, the same with one \
+         dimension 1, the same without the last dimension, or a scalar",
+        var.dims()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn an_error_costs_less_where_the_variance_is_large() -> Result<()> {
+        let loss = GaussianNllLoss { reduction: Reduction::None, ..Default::default() };
+        let (x, y) = (vector(&[2.0, 2.0]), vector(&[0.0, 0.0]));
+        assert_values(loss.forward(&x, &y, &vector(&[1.0, 4.0])), &[2.0, 0.5 + 2f64.ln()])
+    }
+
+    #[test]
+    fn refuses_a_variance_that_is_none() {
+        let (x, loss) = (vector(&[1.0, 2.0]), GaussianNllLoss::default());
+        refuses(loss.forward(&x, &x, &vector(&[1.0, -0.25])), &["GaussianNllLoss", "var", "-0.25"]);
+        refuses(loss.forward(&x, &x, &vector(&[1.0, 1.0, 1.0])), &["GaussianNllLoss", "var", "[3]", "[2]"]);
+        let loss = GaussianNllLoss { eps: 0.0, ..Default::default() };
+        refuses(loss.forward(&x, &x, &x), &["GaussianNllLoss", "eps", "positive"]);
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("GaussianNllLoss", |x, y| GaussianNllLoss::default().forward(x, y, x));
+    }
+}

@@ -1,0 +1,75 @@
+use super::{Reduction, check_option, matching, ops};
+use candle_core::{Result, Tensor};
+
+/// A loss on a distance `x` between two things that are alike (`y = 1`) or not (`y = -1`):
+///
+/// ```text
+/// l = x                  if y =  1
+///     max(0, margin - x) if y = -1
+/// ```
+///
+/// Pulls like things together without end and pushes unlike ones apart until they are `margin` away. Made for
+/// distances, which are not negative: on a signed score in [-1, 1] it works as a classifier whose sign is turned round,
+/// `y = 1` getting the *lowest* scores.
+///
+/// Source: [`torch.nn.HingeEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html).
+#[derive(Debug, Clone)]
+pub struct HingeEmbeddingLoss {
+    /// The distance from which unlike things cost nothing, in the input's unit. Default 1.
+    pub margin: f64,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for HingeEmbeddingLoss {
+    fn default() -> Self {
+        Self { margin: 1.0, reduction: Reduction::default() }
+    }
+}
+
+impl HingeEmbeddingLoss {
+    /// The loss of the distances `input` against `target`, 1 or -1; at other values it is the sum of both branches, as
+    /// in PyTorch.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// The derivative at `x = margin` is 0.
+    ///
+    /// # Errors
+    /// If `margin` is NaN, if shape, dtype or device of the two differ, or the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        check_option("HingeEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let [x, y] = matching("HingeEmbeddingLoss", [("input", input), ("target", target)])?;
+
+        let zeros = x.zeros_like()?;
+        let alike = y.ne(-1f64)?.where_cond(&x, &zeros)?;
+        let unlike = y.ne(1f64)?.where_cond(&ops::relu(&(self.margin - &x)?)?, &zeros)?;
+        let loss = (alike + unlike)?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn like_things_cost_their_distance_and_unlike_ones_what_is_missing_to_the_margin() -> Result<()> {
+        let loss = HingeEmbeddingLoss { margin: 2.0, reduction: Reduction::None };
+        let y = vector(&[1.0, -1.0, -1.0]);
+        assert_values(loss.forward(&vector(&[0.5, 0.5, 3.0]), &y), &[0.5, 1.5, 0.0])
+    }
+
+    #[test]
+    fn refuses_a_margin_that_is_no_number() {
+        let loss = HingeEmbeddingLoss { margin: f64::NAN, ..Default::default() };
+        let x = vector(&[1.0]);
+        refuses(loss.forward(&x, &x), &["HingeEmbeddingLoss", "margin", "NaN"]);
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("HingeEmbeddingLoss", |x, y| HingeEmbeddingLoss::default().forward(x, y));
+    }
+}

@@ -1,0 +1,75 @@
+use super::{Reduction, check_option, matching, ops};
+use candle_core::{Result, Tensor};
+
+/// Squared error near the target, absolute error far from it, for an error `d = x - y`:
+///
+/// ```text
+/// l = d² / 2                   if |d| <= delta
+///     delta · (|d| - delta/2)  otherwise
+/// ```
+///
+/// Takes the mean's efficiency for small errors and the median's calm for large ones: no sample pulls harder than
+/// `delta`. Choose `delta` as the error, in the target's unit, beyond which a sample is rather wrong than informative.
+/// Where all errors stay below it, [`MseLoss`](super::MseLoss) is the same and simpler (twice this loss).
+///
+/// Source: Huber, [Robust Estimation of a Location Parameter](https://doi.org/10.1214/aoms/1177703732), 1964;
+/// [`torch.nn.HuberLoss`](https://pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html).
+#[derive(Debug, Clone)]
+pub struct HuberLoss {
+    /// The error at which the parabola goes over into the line; positive, in the target's unit. Default 1.
+    pub delta: f64,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for HuberLoss {
+    fn default() -> Self {
+        Self { delta: 1.0, reduction: Reduction::default() }
+    }
+}
+
+impl HuberLoss {
+    /// The loss of `input` against `target`.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    ///
+    /// # Errors
+    /// If `delta` is not positive, if shape, dtype or device of the two differ, or the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        check_option("HuberLoss", "delta", self.delta, self.delta > 0.0, "positive")?;
+        let [x, y] = matching("HuberLoss", [("input", input), ("target", target)])?;
+
+        // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
+        let distance = ops::abs(&(x - y)?)?;
+        let c = distance.detach().minimum(self.delta)?;
+        let loss = (&c * (&distance - (&c / 2.)?)?)?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn a_parabola_then_a_line() -> Result<()> {
+        let loss = HuberLoss { delta: 2.0, reduction: Reduction::None };
+        let zeros = vector(&[0.0; 4]);
+        assert_values(loss.forward(&vector(&[1.0, 2.0, -4.0, 0.0]), &zeros), &[0.5, 2.0, 6.0, 0.0])
+    }
+
+    #[test]
+    fn refuses_a_delta_that_is_not_positive() {
+        let x = vector(&[1.0]);
+        for delta in [0.0, -1.0, f64::NAN] {
+            refuses(HuberLoss { delta, ..Default::default() }.forward(&x, &x), &["HuberLoss", "delta"]);
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("HuberLoss", |x, y| HuberLoss::default().forward(x, y));
+    }
+}

@@ -1,0 +1,72 @@
+use super::{Reduction, check_elements, matching};
+use candle_core::{Result, Tensor};
+
+/// Kullback-Leibler divergence of predicted log-probabilities `x` from a target distribution `y`, element by element:
+///
+/// ```text
+/// l = y · (log y - x)     if the target is probabilities; 0·log 0 = 0
+///     e^y · (y - x)       if log_target: it is log-probabilities
+/// ```
+///
+/// For a model whose last layer is a log-softmax, learning a whole distribution: a teacher's outputs, soft labels. The
+/// sum over the classes is the divergence, so the reduction to use is [`Reduction::BatchMean`]; the mean divides by the
+/// number of classes once more. Class numbers are no target for it: that would compare a probability with a label.
+///
+/// Source: Kullback & Leibler, [On Information and Sufficiency](https://doi.org/10.1214/aoms/1177729694), 1951;
+/// [`torch.nn.KLDivLoss`](https://pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct KlDivLoss {
+    /// Whether the target is log-probabilities. Default false.
+    pub log_target: bool,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl KlDivLoss {
+    /// The loss of the log-probabilities `input` against the distributions `target`.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    ///
+    /// # Errors
+    /// If a probability in `target` is negative (seen on the CPU only), if shape, dtype or device of the two differ, or
+    /// the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("KlDivLoss", [("input", input), ("target", target)])?;
+
+        let loss = if self.log_target {
+            (y.exp()? * (&y - &x)?)?
+        } else {
+            let negative = |p: f64| p < 0.0;
+            check_elements("KlDivLoss", "target", &y, |p| !negative(p), "a probability, 0 or more")?;
+            let y_log_y = y.eq(0f64)?.where_cond(&y.zeros_like()?, &(&y * y.log()?)?)?;
+            (y_log_y - (&y * &x)?)?
+        };
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn nothing_between_equal_distributions() -> Result<()> {
+        let p = vector(&[0.25, 0.75]);
+        let loss = KlDivLoss { reduction: Reduction::Sum, ..Default::default() };
+        assert_values(loss.forward(&p.log()?, &p), &[0.0])?;
+        assert_values(loss.forward(&p.log()?, &vector(&[1.0, 0.0])), &[4f64.ln()])
+    }
+
+    #[test]
+    fn refuses_a_negative_probability() {
+        let x = vector(&[-1.0, -1.0]);
+        refuses(KlDivLoss::default().forward(&x, &vector(&[1.5, -0.5])), &["KlDivLoss", "target", "-0.5"]);
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("KlDivLoss", |x, y| KlDivLoss::default().forward(x, &y.abs()?));
+    }
+}

@@ -1,0 +1,49 @@
+use super::{Reduction, matching, ops};
+use candle_core::{Result, Tensor};
+
+/// Absolute error: `l = |x - y|`, for an input `x` and a target `y`.
+///
+/// The gradient has the same size however far off a prediction is, so outliers pull no harder than any other sample,
+/// and the best constant prediction is the median. It does not shrink near the target either: where the last digits
+/// matter, [`SmoothL1Loss`](super::SmoothL1Loss) or [`HuberLoss`](super::HuberLoss) settle better.
+///
+/// Source: [`torch.nn.L1Loss`](https://pytorch.org/docs/stable/generated/torch.nn.L1Loss.html).
+#[derive(Debug, Clone, Default)]
+pub struct L1Loss {
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl L1Loss {
+    /// The loss of `input` against `target`.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// The derivative at `x = y` is 0.
+    ///
+    /// # Errors
+    /// If shape, dtype or device of the two differ, or the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("L1Loss", [("input", input), ("target", target)])?;
+
+        let loss = ops::abs(&(x - y)?)?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn distance_without_its_sign() -> Result<()> {
+        let loss = L1Loss { reduction: Reduction::None };
+        assert_values(loss.forward(&vector(&[1.0, -1.0, 2.0]), &vector(&[0.5, 1.0, 2.0])), &[0.5, 2.0, 0.0])
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("L1Loss", |x, y| L1Loss::default().forward(x, y));
+    }
+}

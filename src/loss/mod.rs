@@ -1,0 +1,332 @@
+//! Every loss is one struct with public fields, PyTorch's defaults and one `forward`:
+//!
+//! ```
+//! use candle_core::{Device, Tensor, Var};
+//! use candle_losses::loss::{HuberLoss, Reduction};
+//!
+//! let input = Var::new(&[0.5f32, 3.0], &Device::Cpu)?;
+//! let target = Tensor::new(&[0f32, 0.0], &Device::Cpu)?;
+//! let loss = HuberLoss { delta: 1.0, reduction: Reduction::Sum };
+//! let value = loss.forward(&input, &target)?;
+//! assert_eq!(value.to_scalar::<f32>()?, 0.125 + 2.5);
+//! let grads = value.backward()?;
+//! assert_eq!(grads.get(&input).unwrap().to_vec1::<f32>()?, [0.5, 1.0]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! Values, gradients and shapes are PyTorch's, for every option. Inputs may be `f16`, `bf16`, `f32` or `f64`; the half
+//! precisions are computed in `f32` and the result is rounded once. Class indices may be `u8`, `u32` or `i64`.
+//!
+//! Two things are stricter than PyTorch. An input and a target of different shapes are an error where PyTorch would
+//! broadcast them. And what can only come out as NaN (a negative rate for a logarithm, a negative probability) is an
+//! error too. Checks that read values are made on the CPU only, as on a GPU each would wait for the device; the one
+//! exception is [`GaussianNllLoss`]'s variance, which PyTorch checks on every device as well.
+
+mod bce;
+mod bce_with_logits;
+mod cross_entropy;
+mod gaussian_nll;
+mod hinge_embedding;
+mod huber;
+mod kl_div;
+mod l1;
+mod mse;
+mod multi_margin;
+mod multilabel_soft_margin;
+mod nll;
+mod ops;
+mod poisson_nll;
+mod smooth_l1;
+mod soft_margin;
+
+pub use bce::BceLoss;
+pub use bce_with_logits::BceWithLogitsLoss;
+pub use cross_entropy::CrossEntropyLoss;
+pub use gaussian_nll::GaussianNllLoss;
+pub use hinge_embedding::HingeEmbeddingLoss;
+pub use huber::HuberLoss;
+pub use kl_div::KlDivLoss;
+pub use l1::L1Loss;
+pub use mse::MseLoss;
+pub use multi_margin::MultiMarginLoss;
+pub use multilabel_soft_margin::MultiLabelSoftMarginLoss;
+pub use nll::NllLoss;
+pub use ops::log_softmax;
+pub use poisson_nll::PoissonNllLoss;
+pub use smooth_l1::SmoothL1Loss;
+pub use soft_margin::SoftMarginLoss;
+
+use candle_core::{CpuStorage, DType, Result, Storage, Tensor, WithDType, bail};
+
+/// How the losses of the single elements (or samples) become the result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// No reduction: one loss per element, or per sample where a loss is defined per sample.
+    None,
+    /// The mean; a weighted one where the loss takes class weights.
+    #[default]
+    Mean,
+    /// The sum.
+    Sum,
+    /// The sum divided by the size of the first dimension (1 for a scalar).
+    BatchMean,
+}
+
+impl Reduction {
+    /// Reduces per-element losses and rounds to the dtype that the caller's input had.
+    fn reduce(self, loss: &Tensor, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::None => loss.clone(),
+            Self::Mean => loss.mean_all()?,
+            Self::Sum => loss.sum_all()?,
+            Self::BatchMean => (loss.sum_all()? / first_dim(loss) as f64)?,
+        }
+        .to_dtype(dtype)
+    }
+
+    /// As [`Self::reduce`], for losses that were multiplied by `weight` already: their mean is over the weights' sum.
+    fn reduce_weighted(self, loss: &Tensor, weight: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
+        match (self, weight) {
+            (Self::Mean, Some(weight)) => (loss.sum_all()? / weight.sum_all()?)?.to_dtype(dtype),
+            _ => self.reduce(loss, dtype),
+        }
+    }
+}
+
+fn first_dim(loss: &Tensor) -> usize {
+    loss.dims().first().copied().unwrap_or(1)
+}
+
+/// The arguments of an element-wise loss in the dtype that it is computed in, once they are seen to match: all of one
+/// shape, one float dtype and one device.
+fn matching<const N: usize>(loss: &str, args: [(&str, &Tensor); N]) -> Result<[Tensor; N]> {
+    let (first_name, first) = args[0];
+    for (name, arg) in args {
+        if arg.dims() != first.dims() {
+            bail!(
+                "{loss}: {name} has shape {:?} but {first_name} has shape {:?}; they must be equal",
+                arg.dims(),
+                first.dims()
+            )
+        }
+        same_kind(loss, (name, arg), (first_name, first))?;
+    }
+    let mut computed = args.map(|(_, arg)| arg.clone());
+    for ((name, arg), out) in args.iter().zip(&mut computed) {
+        *out = float(loss, name, arg)?;
+    }
+    Ok(computed)
+}
+
+/// Same dtype and same device.
+fn same_kind(loss: &str, (name, arg): (&str, &Tensor), (other_name, other): (&str, &Tensor)) -> Result<()> {
+    if arg.dtype() != other.dtype() {
+        bail!(
+            "{loss}: {name} has dtype {:?} but {other_name} has {:?}; convert one with to_dtype",
+            arg.dtype(),
+            other.dtype()
+        )
+    }
+    same_device(loss, (name, arg), (other_name, other))
+}
+
+fn same_device(loss: &str, (name, arg): (&str, &Tensor), (other_name, other): (&str, &Tensor)) -> Result<()> {
+    if !arg.device().same_device(other.device()) {
+        bail!(
+            "{loss}: {name} is on {:?} but {other_name} is on {:?}; move one with to_device",
+            arg.device().location(),
+            other.device().location()
+        )
+    }
+    Ok(())
+}
+
+/// A float tensor in the dtype that losses are computed in: `f32` for the half precisions, else its own.
+fn float(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
+    match arg.dtype() {
+        DType::F16 | DType::BF16 => arg.to_dtype(DType::F32),
+        DType::F32 | DType::F64 => Ok(arg.clone()),
+        other => bail!("{loss}: {name} has dtype {other:?} but needs one of F16, BF16, F32, F64"),
+    }
+}
+
+/// A weight that broadcasts to `input`'s shape, in `input`'s dtype.
+fn broadcast_weight(loss: &str, name: &str, weight: &Tensor, input: &Tensor) -> Result<Tensor> {
+    same_device(loss, (name, weight), ("input", input))?;
+    let fits = weight.rank() <= input.rank()
+        && weight.dims().iter().rev().zip(input.dims().iter().rev()).all(|(&w, &i)| w == i || w == 1);
+    if !fits {
+        bail!("{loss}: {name} has shape {:?}, which does not broadcast to input's {:?}", weight.dims(), input.dims())
+    }
+    float(loss, name, weight)?.to_dtype(input.dtype())
+}
+
+/// An option of a loss that must satisfy `ok`.
+fn check_option(loss: &str, name: &str, value: f64, ok: bool, need: &str) -> Result<()> {
+    if !ok {
+        bail!("{loss}: {name} is {value} but must be {need}")
+    }
+    Ok(())
+}
+
+/// Refuses the first element of a CPU tensor that does not satisfy `ok`.
+fn check_elements(loss: &str, name: &str, arg: &Tensor, ok: impl Fn(f64) -> bool, need: &str) -> Result<()> {
+    if !arg.device().is_cpu() {
+        return Ok(());
+    }
+    fn find<T: WithDType>(values: &[T], ok: impl Fn(f64) -> bool) -> Option<(usize, f64)> {
+        values.iter().map(|v| v.to_f64()).enumerate().find(|&(_, v)| !ok(v))
+    }
+    let arg = arg.contiguous()?;
+    let (storage, layout) = arg.storage_and_layout();
+    let elements = layout.start_offset()..layout.start_offset() + arg.elem_count();
+    let bad = match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => find(&values[elements], ok),
+        Storage::Cpu(CpuStorage::F64(values)) => find(&values[elements], ok),
+        _ => bail!("{loss}: {name} has dtype {:?}, not the one it was converted to", arg.dtype()),
+    };
+    match bad {
+        Some((at, value)) => bail!("{loss}: {name} must be {need}, but element {at} is {value}"),
+        None => Ok(()),
+    }
+}
+
+/// The dimension of `input` that counts the classes: `(C)` has no batch, else it is `(N, C, d1, …, dK)`.
+fn class_dim(loss: &str, input: &Tensor) -> Result<usize> {
+    match input.dims() {
+        [] => bail!("{loss}: input is a scalar but needs a class dimension, (C) or (N, C, …)"),
+        dims => Ok(dims.len().min(2) - 1),
+    }
+}
+
+/// A weight for each class, `(C)`, as the shape `(1, C, 1, …)` that broadcasts over the dimension `dim` of `input`.
+fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, dim: usize) -> Result<Tensor> {
+    same_device(loss, ("weight", weight), ("input", input))?;
+    let classes = input.dim(dim)?;
+    if weight.dims() != [classes] {
+        bail!("{loss}: weight has shape {:?} but needs one value for each of the {classes} classes", weight.dims())
+    }
+    let mut shape = vec![1; input.rank()];
+    shape[dim] = classes;
+    float(loss, "weight", &weight.detach())?.to_dtype(input.dtype())?.reshape(shape)
+}
+
+/// A target of class indices, checked, in a form that is safe to gather with.
+struct Classes {
+    /// The dimension of the input that counts the classes.
+    dim: usize,
+    /// How many classes there are.
+    count: usize,
+    /// The classes as `u32`, 0 where ignored; in input's shape with `dim` of size 1.
+    index: Tensor,
+    /// `u8` of the samples' shape, 1 where target is the ignored index; `None` where it is known that none is.
+    ignored: Option<Tensor>,
+    /// How much each sample counts: its class's weight, 0 if ignored. `None` where all count the same.
+    weight: Option<Tensor>,
+}
+
+impl Classes {
+    /// Reads `target`, one class for each sample of `input`, or `ignore_index`.
+    fn new(
+        loss: &str,
+        input: &Tensor,
+        target: &Tensor,
+        weight: Option<&Tensor>,
+        ignore_index: Option<i64>,
+    ) -> Result<Self> {
+        let dim = class_dim(loss, input)?;
+        let mut samples = input.dims().to_vec();
+        let count = samples.remove(dim);
+        same_device(loss, ("target", target), ("input", input))?;
+        if !matches!(target.dtype(), DType::U8 | DType::U32 | DType::I64) {
+            bail!("{loss}: target has dtype {:?} but class indices are one of U8, U32, I64", target.dtype())
+        }
+        // Without a batch PyTorch takes one class as a scalar or as a vector of one.
+        if target.dims() != samples && !(samples.is_empty() && target.dims() == [1]) {
+            bail!(
+                "{loss}: target has shape {:?} but input of shape {:?} needs class indices of shape {samples:?}",
+                target.dims(),
+                input.dims()
+            )
+        }
+        let target = target.to_dtype(DType::I64)?.reshape(samples)?;
+        let (index, ignored) = if target.device().is_cpu() {
+            checked_index(loss, &target, count, ignore_index)?
+        } else {
+            match ignore_index.map(|ignore_index| target.eq(ignore_index)).transpose()? {
+                Some(ignored) => (ignored.where_cond(&target.zeros_like()?, &target)?, Some(ignored)),
+                None => (target, None),
+            }
+        };
+        let index = index.to_dtype(DType::U32)?.unsqueeze(dim)?;
+        let mut classes = Self { dim, count, index, ignored, weight: None };
+        classes.weight = match weight {
+            Some(weight) => {
+                let weight = class_weight(loss, weight, input, dim)?.broadcast_as(input.shape())?;
+                Some(classes.drop_ignored(&classes.pick(&weight)?)?)
+            }
+            None if classes.ignored.is_some() => {
+                let ones = Tensor::ones(classes.index.shape(), input.dtype(), input.device())?.squeeze(dim)?;
+                Some(classes.drop_ignored(&ones)?)
+            }
+            None => None,
+        };
+        Ok(classes)
+    }
+
+    /// `input`'s value at each sample's class.
+    fn pick(&self, input: &Tensor) -> Result<Tensor> {
+        input.contiguous()?.gather(&self.index, self.dim)?.squeeze(self.dim)
+    }
+
+    /// `values` with 0 at the samples to ignore, whatever stands there, NaN and infinities included.
+    fn drop_ignored(&self, values: &Tensor) -> Result<Tensor> {
+        match &self.ignored {
+            Some(ignored) => ignored.where_cond(&values.zeros_like()?, values),
+            None => Ok(values.clone()),
+        }
+    }
+
+    /// `u8` of input's shape, 1 at every class but the sample's own.
+    fn others(&self) -> Result<Tensor> {
+        let mut shape = vec![1; self.index.rank()];
+        shape[self.dim] = self.count;
+        let all = Tensor::arange(0u32, self.count as u32, self.index.device())?.reshape(shape)?;
+        all.broadcast_ne(&self.index)
+    }
+
+    /// The negative log-likelihood of each sample, times what the sample counts.
+    fn negative_log_likelihood(&self, log_p: &Tensor) -> Result<Tensor> {
+        let loss = self.drop_ignored(&self.pick(log_p)?.neg()?)?;
+        match &self.weight {
+            Some(weight) => loss * weight,
+            None => Ok(loss),
+        }
+    }
+}
+
+/// The classes in `target`, all in `0..count`, with 0 for those to ignore, and where those are.
+fn checked_index(
+    loss: &str,
+    target: &Tensor,
+    count: usize,
+    ignore_index: Option<i64>,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let values = target.flatten_all()?.to_vec1::<i64>()?;
+    let is_ignored = |class: i64| Some(class) == ignore_index;
+    if let Some(class) = values.iter().find(|&&class| !is_ignored(class) && !(0..count as i64).contains(&class)) {
+        bail!("{loss}: target holds class {class} but input has {count} classes, numbered from 0")
+    }
+    if !values.iter().any(|&class| is_ignored(class)) {
+        return Ok((target.clone(), None));
+    }
+    let index = values.iter().map(|&class| if is_ignored(class) { 0 } else { class }).collect();
+    let ignored = values.iter().map(|&class| is_ignored(class) as u8).collect();
+    Ok((
+        Tensor::from_vec::<_, i64>(index, target.shape(), target.device())?,
+        Some(Tensor::from_vec::<_, u8>(ignored, target.shape(), target.device())?),
+    ))
+}
+
+#[cfg(test)]
+mod testing;

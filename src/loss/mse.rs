@@ -1,0 +1,48 @@
+use super::{Reduction, matching};
+use candle_core::{Result, Tensor};
+
+/// Squared error: `l = (x - y)²`, for an input `x` and a target `y`.
+///
+/// The maximum-likelihood loss under Gaussian noise of constant variance; the best constant prediction is the mean.
+/// The gradient grows with the error, so a few outliers can decide the fit: then rather
+/// [`HuberLoss`](super::HuberLoss) or [`L1Loss`](super::L1Loss).
+///
+/// Source: [`torch.nn.MSELoss`](https://pytorch.org/docs/stable/generated/torch.nn.MSELoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct MseLoss {
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl MseLoss {
+    /// The loss of `input` against `target`.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    ///
+    /// # Errors
+    /// If shape, dtype or device of the two differ, or the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("MseLoss", [("input", input), ("target", target)])?;
+
+        let loss = (x - y)?.sqr()?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn distance_squared() -> Result<()> {
+        let loss = MseLoss { reduction: Reduction::None };
+        assert_values(loss.forward(&vector(&[1.0, -1.0, 2.0]), &vector(&[0.5, 1.0, 2.0])), &[0.25, 4.0, 0.0])
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("MseLoss", |x, y| MseLoss::default().forward(x, y));
+    }
+}

@@ -1,0 +1,100 @@
+use super::{Classes, Reduction, check_option, float};
+use candle_core::{Result, Tensor, bail};
+
+/// Hinge loss between the score of the right class `y` and each other score of the `C`:
+///
+/// ```text
+/// l = w_y · Σ_{j≠y} max(0, margin - x_y + x_j)^p / C
+/// ```
+///
+/// Asks that the right class lead every other by `margin`, and is then content: a classifier for decisions, not for
+/// probabilities. With `p = 2` a class that lags far costs more than proportionally.
+///
+/// Source: Crammer & Singer, [On the Algorithmic Implementation of Multiclass Kernel-based Vector
+/// Machines](https://www.jmlr.org/papers/v2/crammer01a.html), 2001;
+/// [`torch.nn.MultiMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiMarginLoss.html).
+#[derive(Debug, Clone)]
+pub struct MultiMarginLoss {
+    /// The power of a violation, 1 or 2. Default 1.
+    pub p: u32,
+    /// The lead from which a class costs nothing, in the unit of the scores. Default 1.
+    pub margin: f64,
+    /// `w`, one weight per class, shape `(C)`; no gradient flows to it. The mean is over the samples, not the weights.
+    pub weight: Option<Tensor>,
+    /// How the sample losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for MultiMarginLoss {
+    fn default() -> Self {
+        Self { p: 1, margin: 1.0, weight: None, reduction: Reduction::default() }
+    }
+}
+
+impl MultiMarginLoss {
+    /// The loss of the scores `input` against the classes `target`, `0..C` as `u8`, `u32` or `i64`.
+    ///
+    /// Shapes: `(N, C)` with `(N)`, or `(C)` with a scalar; the result is a scalar, or of target's shape with
+    /// [`Reduction::None`]. The derivative of a margin that is met exactly is 0.
+    ///
+    /// # Errors
+    /// If a class is out of range (seen on the CPU only), if `p` is neither 1 nor 2, if `margin` is NaN, if the shapes
+    /// don't fit, if `input` is not of a float dtype or `target` not of one for classes, if the devices differ, or if
+    /// `weight` has not `C` elements.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        check_option("MultiMarginLoss", "p", self.p.into(), matches!(self.p, 1 | 2), "1 or 2")?;
+        check_option("MultiMarginLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let x = float("MultiMarginLoss", "input", input)?;
+        if x.rank() > 2 {
+            bail!("MultiMarginLoss: input has shape {:?} but needs (N, C) or (C)", x.dims())
+        }
+        let classes = Classes::new("MultiMarginLoss", &x, target, self.weight.as_ref(), None)?;
+
+        let right = classes.pick(&x)?.unsqueeze(classes.dim)?;
+        let violation = (self.margin - right)?.broadcast_add(&x)?;
+        let counts = (violation.gt(0f64)? * classes.others()?)?;
+        let violation = counts.where_cond(&violation, &x.zeros_like()?)?;
+        let violation = if self.p == 1 { violation } else { violation.sqr()? };
+        let mut loss = (violation.sum(classes.dim)? / classes.count as f64)?;
+        if let Some(weight) = &classes.weight {
+            loss = (loss * weight)?;
+        }
+
+        self.reduction.reduce(&loss.reshape(target.shape())?, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn every_class_within_the_margin_costs() -> Result<()> {
+        let (x, y) = (vector(&[1.0, 0.5, 0.0, 3.0]), Tensor::new(0u32, &device())?);
+        assert_values(MultiMarginLoss::default().forward(&x, &y), &[(0.5 + 0.0 + 3.0) / 4.0])?;
+        let loss = MultiMarginLoss { p: 2, ..Default::default() };
+        assert_values(loss.forward(&x, &y), &[(0.25 + 0.0 + 9.0) / 4.0])
+    }
+
+    #[test]
+    fn refuses_another_power_and_a_margin_that_is_no_number() -> Result<()> {
+        let (x, y) = (vector(&[1.0, 0.5]), Tensor::new(0u32, &device())?);
+        for p in [0, 3] {
+            refuses(
+                MultiMarginLoss { p, ..Default::default() }.forward(&x, &y),
+                &["MultiMarginLoss", "p is", "1 or 2"],
+            );
+        }
+        let loss = MultiMarginLoss { margin: f64::NAN, ..Default::default() };
+        refuses(loss.forward(&x, &y), &["MultiMarginLoss", "margin", "NaN"]);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_classes_and_weights_that_do_not_fit() -> Result<()> {
+        refuses_bad_classes("MultiMarginLoss", |x, y, weight| {
+            MultiMarginLoss { weight, ..Default::default() }.forward(x, y)
+        })
+    }
+}

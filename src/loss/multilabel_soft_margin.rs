@@ -1,0 +1,72 @@
+use super::{Reduction, broadcast_weight, matching, ops};
+use candle_core::{D, Result, Tensor, bail};
+
+/// Binary cross-entropy of each of `C` labels that a sample has or has not, averaged over the labels:
+///
+/// ```text
+/// l = -Σ_c w_c · (y_c · log σ(x_c) + (1 - y_c) · log(1 - σ(x_c))) / C
+/// ```
+///
+/// For tags: any number of them may hold at once, one logit for each. It is
+/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), reduced to one value per sample first. Where exactly one class holds,
+/// [`CrossEntropyLoss`](super::CrossEntropyLoss) uses that.
+///
+/// Source:
+/// [`torch.nn.MultiLabelSoftMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct MultiLabelSoftMarginLoss {
+    /// `w`, broadcast to the input's shape, so `(C)` weighs the labels; no gradient flows to it.
+    pub weight: Option<Tensor>,
+    /// How the sample losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl MultiLabelSoftMarginLoss {
+    /// The loss of the logits `input` against `target`, 1 for the labels that hold and 0 for the others.
+    ///
+    /// Shapes: both `(…, C)`, the same, of one dimension or more; the result is a scalar, or `(…)` with
+    /// [`Reduction::None`].
+    ///
+    /// # Errors
+    /// If `input` is a scalar, if shape, dtype or device of the two differ, if the dtype is not a float, or if `weight`
+    /// does not broadcast to `input`.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let [x, y] = matching("MultiLabelSoftMarginLoss", [("input", input), ("target", target)])?;
+        if x.rank() == 0 {
+            bail!("MultiLabelSoftMarginLoss: input is a scalar but needs a dimension of labels, (…, C)")
+        }
+
+        let not_y = (1. - &y)?;
+        let mut loss = ((y * ops::log_sigmoid(&x)?)? + (not_y * ops::log_sigmoid(&x.neg()?)?)?)?.neg()?;
+        if let Some(weight) = &self.weight {
+            let weight = broadcast_weight("MultiLabelSoftMarginLoss", "weight", &weight.detach(), &x)?;
+            loss = loss.broadcast_mul(&weight)?;
+        }
+        let loss = (loss.sum(D::Minus1)? / x.dim(D::Minus1)? as f64)?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn the_mean_over_the_labels() -> Result<()> {
+        let (x, y) = (vector(&[0.0, 0.0, 1e4]), vector(&[1.0, 0.0, 0.0]));
+        assert_values(MultiLabelSoftMarginLoss::default().forward(&x, &y), &[(2.0 * 2f64.ln() + 1e4) / 3.0])
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() -> Result<()> {
+        refuses_mismatches("MultiLabelSoftMarginLoss", |x, y| MultiLabelSoftMarginLoss::default().forward(x, y));
+        let scalar = Tensor::new(1f64, &device())?;
+        refuses(MultiLabelSoftMarginLoss::default().forward(&scalar, &scalar), &["MultiLabelSoftMarginLoss", "scalar"]);
+        let loss = MultiLabelSoftMarginLoss { weight: Some(vector(&[1.0, 2.0, 3.0])), ..Default::default() };
+        let x = vector(&[0.5, 0.5]);
+        refuses(loss.forward(&x, &x), &["MultiLabelSoftMarginLoss", "weight", "[3]", "[2]"]);
+        Ok(())
+    }
+}

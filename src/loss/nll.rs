@@ -1,0 +1,73 @@
+use super::{Classes, Reduction, float};
+use candle_core::{Result, Tensor};
+
+/// Negative log-likelihood: `l = -w_y · x_y`, for log-probabilities `x` and the class `y` of each sample.
+///
+/// For a model whose last layer is a log-softmax, such as [`log_softmax`](super::log_softmax). The logarithms are
+/// natural: a class that was given probability 0.1, 0.5, 0.9 costs 2.303, 0.693, 0.105. From logits,
+/// [`CrossEntropyLoss`](super::CrossEntropyLoss) is the same in one step.
+///
+/// Source: [`torch.nn.NLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html).
+#[derive(Debug, Clone)]
+pub struct NllLoss {
+    /// `w`, one weight per class, shape `(C)`; no gradient flows to it.
+    pub weight: Option<Tensor>,
+    /// Samples of this class cost nothing and don't count in the mean; need not be a class. Default -100.
+    pub ignore_index: i64,
+    /// How the sample losses are reduced. The mean divides by the sum of the samples' weights.
+    pub reduction: Reduction,
+}
+
+impl Default for NllLoss {
+    fn default() -> Self {
+        Self { weight: None, ignore_index: -100, reduction: Reduction::default() }
+    }
+}
+
+impl NllLoss {
+    /// The loss of the log-probabilities `input` against the classes `target`, `0..C` as `u8`, `u32` or `i64`.
+    ///
+    /// Shapes: `(C)` with a scalar, or `(N, C, d1, …, dK)` with `(N, d1, …, dK)`; the result is a scalar, or of target's
+    /// shape with [`Reduction::None`]. The mean over no sample, all being ignored, is NaN, as in PyTorch.
+    ///
+    /// # Errors
+    /// If a class is out of range (seen on the CPU only), if the shapes don't fit, if `input` is not of a float dtype or
+    /// `target` not of one for classes, if the devices differ, or if `weight` has not `C` elements.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let log_p = float("NllLoss", "input", input)?;
+        let target = Classes::new("NllLoss", &log_p, target, self.weight.as_ref(), Some(self.ignore_index))?;
+
+        let loss = target.negative_log_likelihood(&log_p)?;
+
+        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn natural_logarithms_of_the_class_that_holds() -> Result<()> {
+        let log_p = Tensor::new(&[[0.1, 0.9], [0.5, 0.5], [0.1, 0.9]], &device())?.log()?;
+        let y = Tensor::new(&[0u32, 0, 1], &device())?;
+        let loss = NllLoss { reduction: Reduction::None, ..Default::default() };
+        assert_values(loss.forward(&log_p, &y), &[10f64.ln(), 2f64.ln(), -0.9f64.ln()])
+    }
+
+    #[test]
+    fn what_is_ignored_costs_nothing_and_does_not_count() -> Result<()> {
+        let log_p = Tensor::new(&[[-1.0, f64::NEG_INFINITY], [-3.0, -4.0]], &device())?;
+        let loss = NllLoss { ignore_index: 1, ..Default::default() };
+        assert_values(loss.forward(&log_p, &Tensor::new(&[1u8, 0], &device())?), &[3.0])?;
+        let none_left = Tensor::new(&[1u8, 1], &device())?;
+        assert!(loss.forward(&log_p, &none_left)?.to_scalar::<f64>()?.is_nan());
+        assert_values(NllLoss { reduction: Reduction::Sum, ..loss }.forward(&log_p, &none_left), &[0.0])
+    }
+
+    #[test]
+    fn refuses_classes_and_weights_that_do_not_fit() -> Result<()> {
+        refuses_bad_classes("NllLoss", |x, y, weight| NllLoss { weight, ..Default::default() }.forward(x, y))
+    }
+}

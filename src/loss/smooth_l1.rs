@@ -1,0 +1,78 @@
+use super::{L1Loss, Reduction, check_option, matching, ops};
+use candle_core::{Result, Tensor};
+
+/// Absolute error with its corner rounded off, for an error `d = x - y`:
+///
+/// ```text
+/// l = d² / (2·beta)    if |d| < beta
+///     |d| - beta / 2   otherwise
+/// ```
+///
+/// The slope is ±1 away from the target, as with [`L1Loss`], and falls to 0 within `beta` of it. It is
+/// [`HuberLoss`](super::HuberLoss) with `delta = beta`, divided by `beta`: a larger `beta` makes it flatter where
+/// Huber becomes steeper. `beta = 0` is [`L1Loss`].
+///
+/// Source: Girshick, [Fast R-CNN](https://arxiv.org/abs/1504.08083), 2015 (there with `beta = 1`);
+/// [`torch.nn.SmoothL1Loss`](https://pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html).
+#[derive(Debug, Clone)]
+pub struct SmoothL1Loss {
+    /// The error at which the parabola goes over into the line; at least 0, in the target's unit. Default 1.
+    pub beta: f64,
+    /// How the element losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for SmoothL1Loss {
+    fn default() -> Self {
+        Self { beta: 1.0, reduction: Reduction::default() }
+    }
+}
+
+impl SmoothL1Loss {
+    /// The loss of `input` against `target`.
+    ///
+    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    ///
+    /// # Errors
+    /// If `beta` is negative, if shape, dtype or device of the two differ, or the dtype is not a float.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        check_option("SmoothL1Loss", "beta", self.beta, self.beta >= 0.0, "0 or more")?;
+        let [x, y] = matching("SmoothL1Loss", [("input", input), ("target", target)])?;
+        if self.beta == 0.0 {
+            return L1Loss { reduction: self.reduction }.forward(input, target);
+        }
+
+        // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.
+        let distance = ops::abs(&(x - y)?)?;
+        let c = distance.detach().minimum(self.beta)?;
+        let loss = ((&c / self.beta)? * (distance - (c / 2.)?)?)?;
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn a_parabola_then_a_line() -> Result<()> {
+        let loss = SmoothL1Loss { beta: 2.0, reduction: Reduction::None };
+        let zeros = vector(&[0.0; 4]);
+        assert_values(loss.forward(&vector(&[1.0, 2.0, -4.0, 0.0]), &zeros), &[0.25, 1.0, 3.0, 0.0])
+    }
+
+    #[test]
+    fn refuses_a_negative_beta() {
+        let x = vector(&[1.0]);
+        for beta in [-0.5, f64::NAN] {
+            refuses(SmoothL1Loss { beta, ..Default::default() }.forward(&x, &x), &["SmoothL1Loss", "beta"]);
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() {
+        refuses_mismatches("SmoothL1Loss", |x, y| SmoothL1Loss::default().forward(x, y));
+    }
+}

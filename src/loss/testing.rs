@@ -1,0 +1,70 @@
+//! What the losses' own tests share.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Where the losses' tests run: the CPU, or as `CANDLE_LOSSES_DEVICE` says, `cuda` or `metal`.
+pub fn device() -> Device {
+    let device = match std::env::var("CANDLE_LOSSES_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Ok(Device::Cpu),
+        Ok("cuda") => Device::new_cuda(0),
+        Ok("metal") => Device::new_metal(0),
+        Ok(other) => panic!("CANDLE_LOSSES_DEVICE is {other}, not cpu, cuda or metal"),
+    };
+    device.expect("the device that CANDLE_LOSSES_DEVICE names")
+}
+
+pub fn vector(values: &[f64]) -> Tensor {
+    Tensor::new(values, &device()).unwrap()
+}
+
+/// The result, flattened, is `expected` to 1e-12.
+pub fn assert_values(result: Result<Tensor>, expected: &[f64]) -> Result<()> {
+    let values = result?.flatten_all()?.to_vec1::<f64>()?;
+    assert_eq!(values.len(), expected.len(), "{values:?} {expected:?}");
+    for (value, expected) in values.iter().zip(expected) {
+        assert!((value - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{values:?} {expected:?}");
+    }
+    Ok(())
+}
+
+/// The result is an error whose one line holds each of `parts`.
+pub fn refuses(result: Result<Tensor>, parts: &[&str]) {
+    let message = result.expect_err("must be refused").to_string();
+    let line = message.lines().next().unwrap();
+    for part in parts {
+        assert!(line.contains(part), "{part:?} is missing from: {line}");
+    }
+}
+
+/// What every loss of an input and a target of its shape refuses.
+pub fn refuses_mismatches(loss: &str, forward: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) {
+    let x = vector(&[0.5, 0.5, 0.5]);
+    refuses(forward(&x, &x.reshape((3, 1)).unwrap()), &[loss, "target", "[3, 1]", "[3]"]);
+    refuses(forward(&x, &vector(&[0.5])), &[loss, "target", "[1]", "[3]"]);
+    refuses(forward(&x, &x.to_dtype(DType::F32).unwrap()), &[loss, "target", "F32", "F64"]);
+    let integers = x.to_dtype(DType::U32).unwrap();
+    refuses(forward(&integers, &integers), &[loss, "input", "U32", "F32"]);
+}
+
+/// What every loss of class indices refuses.
+pub fn refuses_bad_classes(
+    loss: &str,
+    forward: impl Fn(&Tensor, &Tensor, Option<Tensor>) -> Result<Tensor>,
+) -> Result<()> {
+    let x = Tensor::zeros((2, 3), DType::F64, &device())?;
+    let classes = |values: &[i64]| Tensor::new(values, &device());
+    if device().is_cpu() {
+        refuses(forward(&x, &classes(&[0, 3])?, None), &[loss, "target", "class 3", "3 classes"]);
+        refuses(forward(&x, &classes(&[-1, 0])?, None), &[loss, "target", "class -1", "3 classes"]);
+        refuses(forward(&x, &Tensor::new(&[7u8, 0], &device())?, None), &[loss, "target", "class 7"]);
+    }
+    refuses(forward(&x, &classes(&[0])?, None), &[loss, "target", "[1]", "[2, 3]", "[2]"]);
+    refuses(forward(&x, &classes(&[0, 1])?.reshape((2, 1))?, None), &[loss, "target", "[2, 1]"]);
+    refuses(forward(&x, &classes(&[0, 1])?.to_dtype(DType::I32)?, None), &[loss, "target", "I32", "I64"]);
+    refuses(forward(&x.to_dtype(DType::U8)?, &classes(&[0, 1])?, None), &[loss, "input", "U8"]);
+    let scalar = Tensor::new(1f64, &device())?;
+    refuses(forward(&scalar, &Tensor::new(0u32, &device())?, None), &[loss, "input", "scalar"]);
+    let weight = Tensor::ones(2, DType::F64, &device())?;
+    refuses(forward(&x, &classes(&[0, 1])?, Some(weight)), &[loss, "weight", "[2]", "3 classes"]);
+    Ok(())
+}
