@@ -1,0 +1,47 @@
+//! Cross-entropy: which of ten digits is this?
+//!
+//! `l = -log softmax(x)_y`, the usual loss for choosing one class. The last layer is linear: the softmax is part of the
+//! loss, where it can't overflow. The target is the class itself.
+//!
+//!     cargo run --example cross_entropy
+
+use candle_core::Module;
+use candle_losses::loss::{CrossEntropyLoss, Reduction};
+use candle_losses::{Activation, Args, class_weights, data::Digits, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(clap::Parser)]
+#[command(about = "Cross-entropy on logits: which of ten digits is this?")]
+struct Options {
+    #[command(flatten)]
+    args: Args<Digits>,
+
+    /// Share of the target spread evenly over all classes, against overconfidence
+    #[arg(long, value_name = "S", default_value_t = 0.0, help_heading = "Loss")]
+    label_smoothing: f64,
+
+    /// A weight for each of the ten classes
+    #[arg(long, value_name = "W,W,…", value_delimiter = ',', help_heading = "Loss")]
+    weight: Vec<f32>,
+
+    /// A class that costs nothing
+    #[arg(long, value_name = "CLASS", default_value_t = -100, help_heading = "Loss")]
+    ignore_index: i64,
+}
+
+fn main() -> std::process::ExitCode {
+    run(|Options { args, label_smoothing, weight, ignore_index }| {
+        let reduction = args.reduction(Reduction::Mean);
+        let session = args.start()?;
+        let model = session.mlp(&[64, 32, 10], Activation::Linear)?;
+        let weight = class_weights(&weight, session.device())?;
+        let loss = CrossEntropyLoss { weight, ignore_index, label_smoothing, reduction };
+
+        session.fit(&model, |images, digits| loss.forward(&model.forward(images)?, digits))?;
+
+        let report = session.report(&model)?;
+        report.share("accuracy", &report.output.argmax(1)?.eq(&report.target)?)
+    })
+}

@@ -1,0 +1,43 @@
+//! Hinge embedding: draw one class in, push the other out.
+//!
+//! `l = x` where `y = 1`, else `max(0, margin - x)`. The loss is made for distances: what belongs together gets a small one,
+//! what does not one of at least `margin`. Here the tutorial's single tanh stands in for the distance; the target is 1 or
+//! -1, as a column like the model's output, and class 1 is the one with the *low* outputs.
+//!
+//! The tutorial's images are noise and nothing else, which can't be learned; here a pattern lies under it (`--signal`). Its
+//! running loss is divided by 500 though it is printed every 10 batches; here it is the mean.
+//!
+//!     cargo run --example hinge_embedding
+
+use candle_core::{DType, Module};
+use candle_losses::loss::{HingeEmbeddingLoss, Reduction};
+use candle_losses::{Activation, Args, data::FakeImages, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(clap::Parser)]
+#[command(about = "Hinge embedding: draw one class in, push the other out")]
+struct Options {
+    #[command(flatten)]
+    args: Args<FakeImages>,
+
+    /// The distance that unlike things must reach
+    #[arg(long, value_name = "M", default_value_t = 1.0, help_heading = "Loss")]
+    margin: f64,
+}
+
+fn main() -> std::process::ExitCode {
+    run(|Options { args, margin }| {
+        let reduction = args.reduction(Reduction::Mean);
+        let session = args.start()?.with_targets(|class| class.to_dtype(DType::F32)?.affine(2., -1.)?.unsqueeze(1))?;
+        let model = session.mlp(&[64, 32, 1], Activation::Tanh)?;
+        let loss = HingeEmbeddingLoss { margin, reduction };
+
+        session.fit(&model, |images, side| loss.forward(&model.forward(images)?, side))?;
+
+        let report = session.report(&model)?;
+        let near = report.output.lt(0.0)?;
+        report.share("accuracy", &near.eq(&report.target.gt(0.0)?)?)
+    })
+}

@@ -1,0 +1,38 @@
+//! L1: what is a house worth, when outliers must not decide?
+//!
+//! `l = |x - y|`. Every error pulls equally hard, so a few odd prices move the fit little. The last layer is linear, the
+//! target is the price, in 1,000 dollars, as a column like the model's output.
+//!
+//! Boston housing left scikit-learn in version 1.2: its column B is made from the share of Black residents, on the
+//! assumption that segregation raises prices (see assets/README.md). It is kept here to compare losses on, nothing else.
+//!
+//!     cargo run --example l1
+
+use candle_core::Module;
+use candle_losses::loss::{L1Loss, Reduction};
+use candle_losses::{Activation, Args, data::BostonHousing, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(clap::Parser)]
+#[command(about = "L1, absolute error: what is a house worth?")]
+struct Options {
+    #[command(flatten)]
+    args: Args<BostonHousing>,
+}
+
+fn main() -> std::process::ExitCode {
+    run(|Options { args }| {
+        let reduction = args.reduction(Reduction::Mean);
+        let session = args.start()?;
+        let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
+        let loss = L1Loss { reduction };
+
+        session.fit(&model, |features, price| loss.forward(&model.forward(features)?, price))?;
+
+        let report = session.report(&model)?;
+        report.mae(&report.output)?;
+        report.rmse(&report.output)
+    })
+}

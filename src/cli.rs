@@ -1,0 +1,243 @@
+use crate::data::{Draw, Samples, Source, generator};
+use crate::loss::Reduction;
+use crate::{Activation, Mlp};
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The options that every example takes, with those of its data.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args<S: Source> {
+    #[command(flatten)]
+    source: S,
+    #[command(flatten)]
+    train: TrainArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct TrainArgs {
+    /// Passes over the training samples
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub epochs: usize,
+
+    /// Samples in a step [default: 10, for fake images 64]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch_size: Option<usize>,
+
+    /// Adam's learning rate
+    #[arg(long, default_value_t = 1e-4, value_parser = learning_rate)]
+    pub lr: f64,
+
+    /// How losses become one: mean, sum, batchmean [default: mean, for kl_div batchmean]
+    #[arg(long, value_name = "HOW", value_parser = reduction)]
+    reduction: Option<Reduction>,
+
+    /// Decides weights, order and whatever else is drawn
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+
+    /// Where to compute; auto takes a GPU if this is built for one (`--features cuda` or `metal`) and it is there
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
+    device: DeviceName,
+
+    /// Train on the first N samples only
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    limit: Option<usize>,
+
+    /// Take the samples in their own order instead of shuffling them each epoch
+    #[arg(long)]
+    pub no_shuffle: bool,
+
+    /// Start from the weights in this safetensors file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    init: Option<PathBuf>,
+
+    /// Write the trained weights to this safetensors file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub save: Option<PathBuf>,
+
+    /// Write each step's loss to this CSV file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub log: Option<PathBuf>,
+
+    /// Draw the training curve to this SVG file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub plot: Option<PathBuf>,
+
+    /// Show no progress bar
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum DeviceName {
+    Auto,
+    Cpu,
+    Cuda,
+    Metal,
+}
+
+impl DeviceName {
+    fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Device::new_cuda(0).context("no CUDA device (is this built with `--features cuda`?)"),
+            Self::Metal => Device::new_metal(0).context("no Metal device (is this built with `--features metal`?)"),
+            Self::Auto if candle_core::utils::cuda_is_available() => Ok(Device::cuda_if_available(0)?),
+            Self::Auto => Ok(Device::metal_if_available(0)?),
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("needs a whole number, 1 or more".into()),
+    }
+}
+
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("needs a positive number".into()),
+    }
+}
+
+fn reduction(text: &str) -> Result<Reduction, String> {
+    match text {
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        "batchmean" => Ok(Reduction::BatchMean),
+        _ => Err("needs one of mean, sum, batchmean".into()),
+    }
+}
+
+impl<S: Source> Args<S> {
+    /// The loss's reduction, where `default` is the section's own.
+    pub fn reduction(&self, default: Reduction) -> Reduction {
+        self.train.reduction.unwrap_or(default)
+    }
+
+    /// Opens the device and loads the data.
+    pub fn start(self) -> Result<Session> {
+        let device = self.train.device.open()?;
+        let (train, test) = self.source.load(self.train.seed, &device)?;
+        let train = match self.train.limit {
+            Some(limit) => train.take(limit)?,
+            None => train,
+        };
+        Ok(Session {
+            batch_size: self.train.batch_size.unwrap_or(S::BATCH_SIZE),
+            print_every: S::PRINT_EVERY,
+            images: S::IMAGES,
+            args: self.train,
+            device,
+            train,
+            test,
+        })
+    }
+}
+
+/// A run of an example: its options, its device, its data.
+pub struct Session {
+    pub(crate) args: TrainArgs,
+    pub(crate) batch_size: usize,
+    pub(crate) print_every: usize,
+    images: bool,
+    pub(crate) device: Device,
+    pub(crate) train: Samples,
+    pub(crate) test: Samples,
+}
+
+impl Session {
+    /// Where the data is, and the model will be.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The same run with targets made of the data's own, all at once and before the first step.
+    pub fn with_targets(self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        let (train, test) = (self.train.map_targets(&f)?, self.test.map_targets(&f)?);
+        Ok(Self { train, test, ..self })
+    }
+
+    /// A multilayer perceptron on this data with layers of these widths, the last being the outputs. Its weights are
+    /// drawn by the seed or read from `--init`.
+    pub fn mlp(&self, widths: &[usize], last: Activation) -> Result<Mlp> {
+        let widths = [&[self.train.features()], widths].concat();
+        let mut rng = generator(self.args.seed, Draw::Weights);
+        let model = Mlp::new(&widths, last, self.images, &mut rng, &self.device)?;
+        if let Some(path) = &self.args.init {
+            model.load(path)?;
+        }
+        Ok(model)
+    }
+}
+
+/// A `--weight` of one number per class as the tensor that a loss takes; `None` if none was given.
+pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>> {
+    ensure!(weights.iter().all(|weight| weight.is_finite()), "a weight is not a finite number");
+    if weights.is_empty() { Ok(None) } else { Ok(Some(Tensor::new(weights, device)?)) }
+}
+
+/// Runs an example: reads its options, and turns an error into one line on stderr and a failing exit code. A reader of
+/// the output who has seen enough (`| head`) ends it quietly.
+pub fn run<O: clap::Parser>(example: impl FnOnce(O) -> Result<()>) -> ExitCode {
+    // A negative number is a value to check, not an option.
+    let matches = O::command().allow_negative_numbers(true).get_matches();
+    let options = O::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Err(error) = example(options) else { return ExitCode::SUCCESS };
+    let io_error = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", one_line(&error));
+    ExitCode::FAILURE
+}
+
+/// The error and its causes, without the backtraces that candle's errors may carry.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = match cause.downcast_ref::<candle_core::Error>() {
+            Some(candle_core::Error::WithBacktrace { inner, .. }) => inner.to_string(),
+            _ => cause.to_string(),
+        };
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Some errors print their cause themselves.
+        if parts.last().is_none_or(|last| !last.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_candle_is_one_line() {
+        let shapes = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let error = anyhow::Error::from(shapes.matmul(&shapes).unwrap_err()).context("multiplying");
+        let line = one_line(&error);
+        assert!(line.starts_with("multiplying: ") && line.contains("[2, 3]") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        assert!(["0", "-1", "x"].iter().all(|text| at_least_one(text).is_err()));
+        assert!(["0", "-1e-3", "inf", "NaN", "x"].iter().all(|text| learning_rate(text).is_err()));
+        assert!(["none", "x"].iter().all(|text| reduction(text).is_err()));
+        assert!(class_weights(&[1.0, f32::NAN], &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn a_device_that_was_not_built_in_is_an_error() {
+        #[cfg(not(feature = "cuda"))]
+        assert!(format!("{:#}", DeviceName::Cuda.open().unwrap_err()).contains("--features cuda"));
+        assert!(DeviceName::Cpu.open().unwrap().is_cpu());
+    }
+}

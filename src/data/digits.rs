@@ -1,0 +1,113 @@
+use super::{Images, Samples, Source, enlarge, idx};
+use anyhow::{Context, Result};
+use candle_core::Device;
+use std::path::PathBuf;
+
+/// Images of ten classes, 28×28, with the class as target: MNIST if it can be had, else the bundled digits.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Data")]
+pub struct Digits {
+    /// Read the four IDX files of MNIST (or one like it), plain or .gz, from this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "dataset")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Use this data set or fail [default: mnist, or digits where the Hub can't be reached]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub dataset: Option<Named>,
+}
+
+/// A data set by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Named {
+    #[allow(missing_docs)]
+    Mnist,
+    #[allow(missing_docs)]
+    FashionMnist,
+    /// 1,797 bundled originals, enlarged and jittered to 70,000.
+    #[value(help = None::<&str>)]
+    Digits,
+}
+
+impl Source for Digits {
+    const BATCH_SIZE: usize = 10;
+    const PRINT_EVERY: usize = 500;
+    const IMAGES: bool = true;
+
+    fn load(&self, _seed: u64, device: &Device) -> Result<(Samples, Samples)> {
+        let (train, test) = match (&self.data_dir, self.dataset) {
+            (Some(dir), _) => (idx::load(dir, "train")?, idx::load(dir, "t10k")?),
+            (None, Some(Named::Mnist)) => {
+                hub::mnist().context("MNIST can't be had (--dataset digits needs no network)")?
+            }
+            (None, Some(Named::FashionMnist)) => hub::fashion_mnist().context("Fashion-MNIST can't be had")?,
+            (None, Some(Named::Digits)) => enlarge::load()?,
+            (None, None) => match hub::mnist() {
+                Ok(mnist) => mnist,
+                Err(_) => {
+                    eprintln!("MNIST can't be had; using the bundled digits (--dataset mnist says why).");
+                    enlarge::load()?
+                }
+            },
+        };
+        Ok((train.into_samples(&[28, 28], device)?, test.into_samples(&[28, 28], device)?))
+    }
+}
+
+#[cfg(feature = "hub")]
+mod hub {
+    use super::*;
+    use anyhow::ensure;
+    use candle_core::{DType, Tensor};
+    use candle_datasets::vision;
+
+    pub fn mnist() -> Result<(Images, Images)> {
+        images(vision::mnist::load()?)
+    }
+
+    pub fn fashion_mnist() -> Result<(Images, Images)> {
+        images(vision::fashion_mnist::load()?)
+    }
+
+    fn images(data: vision::Dataset) -> Result<(Images, Images)> {
+        Ok((part(data.train_images, data.train_labels)?, part(data.test_images, data.test_labels)?))
+    }
+
+    /// The bytes that the images were made of: a quarter of the memory.
+    fn part(images: Tensor, labels: Tensor) -> Result<Images> {
+        let count = labels.elem_count();
+        ensure!(count > 0 && images.dims() == [count, 784], "the images have shape {:?}", images.dims());
+        let pixels = (images * 255.)?.round()?.to_dtype(DType::U8)?.flatten_all()?.to_vec1::<u8>()?;
+        let labels = labels.to_dtype(DType::U8)?.to_vec1::<u8>()?;
+        ensure!(labels.iter().all(|&label| label < 10), "a label is not a class in 0 to 9");
+        Ok(Images { pixels, labels })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn pixels_come_back_as_the_bytes_they_were() -> Result<()> {
+            let bytes = (0..784).map(|i| (i % 256) as u8).collect::<Vec<_>>();
+            let images = (Tensor::from_vec(bytes.clone(), (1, 784), &Device::Cpu)?.to_dtype(DType::F32)? / 255.)?;
+            assert_eq!(part(images.clone(), Tensor::new(&[3u8], &Device::Cpu)?)?.pixels, bytes);
+            assert!(part(images.clone(), Tensor::new(&[10u8], &Device::Cpu)?).is_err());
+            assert!(part(images, Tensor::new(&[1u8, 2], &Device::Cpu)?).is_err());
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(feature = "hub"))]
+mod hub {
+    use super::*;
+    use anyhow::bail;
+
+    pub fn mnist() -> Result<(Images, Images)> {
+        bail!("built without the feature `hub`")
+    }
+
+    pub fn fashion_mnist() -> Result<(Images, Images)> {
+        mnist()
+    }
+}

@@ -1,0 +1,148 @@
+//! The IDX format of the MNIST files: a magic number, the sizes as big-endian `u32`, then bytes; plain or gzip.
+
+use super::Images;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+const SIDE: u64 = 28;
+const CLASSES: u8 = 10;
+
+/// The images and labels of one part, `train` or `t10k`, in `dir`.
+pub fn load(dir: &Path, part: &str) -> Result<Images> {
+    let pixels = read(dir, &format!("{part}-images-idx3-ubyte"), |file| images(file))?;
+    let labels = read(dir, &format!("{part}-labels-idx1-ubyte"), |file| labels(file))?;
+    let count = pixels.len() / (SIDE * SIDE) as usize;
+    ensure!(labels.len() == count, "{}: {part} has {count} images but {} labels", dir.display(), labels.len());
+    Ok(Images { pixels, labels })
+}
+
+/// Reads `name` in `dir`, or else `name.gz`.
+fn read(dir: &Path, name: &str, parse: impl Fn(&mut dyn Read) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let plain = dir.join(name);
+    let packed = dir.join(format!("{name}.gz"));
+    let path = if packed.exists() && !plain.exists() { packed } else { plain };
+    let parse = || {
+        let mut file = BufReader::new(File::open(&path)?);
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            parse(&mut flate2::bufread::MultiGzDecoder::new(file))
+        } else {
+            parse(&mut file)
+        }
+    };
+    parse().with_context(|| format!("reading {}", path.display()))
+}
+
+fn images(file: &mut dyn Read) -> Result<Vec<u8>> {
+    let [count, rows, columns] = header(file, 0x0803)?;
+    ensure!(rows == SIDE && columns == SIDE, "the images are {rows}×{columns}, not {SIDE}×{SIDE}");
+    // At most 2^32 · 784: it fits.
+    body(file, count * SIDE * SIDE)
+}
+
+fn labels(file: &mut dyn Read) -> Result<Vec<u8>> {
+    let [count] = header(file, 0x0801)?;
+    let labels = body(file, count)?;
+    if let Some(at) = labels.iter().position(|&label| label >= CLASSES) {
+        bail!("label {at} is {}, not a class in 0 to {}", labels[at], CLASSES - 1)
+    }
+    Ok(labels)
+}
+
+/// The `N` sizes behind the magic number.
+fn header<const N: usize>(file: &mut dyn Read, magic: u32) -> Result<[u64; N]> {
+    let mut next = || {
+        let mut word = [0; 4];
+        file.read_exact(&mut word).context("the header is cut short")?;
+        anyhow::Ok(u32::from_be_bytes(word))
+    };
+    let found = next()?;
+    ensure!(found == magic, "it starts with {found:#010x}, not with IDX's {magic:#010x}");
+    let mut sizes = [0; N];
+    for size in &mut sizes {
+        *size = next()?.into();
+    }
+    Ok(sizes)
+}
+
+/// Exactly `len` bytes to the end of the file. Memory grows with what is read, not with what the header claims.
+fn body(file: &mut dyn Read, len: u64) -> Result<Vec<u8>> {
+    ensure!(len > 0, "it is empty");
+    let mut bytes = Vec::new();
+    file.take(len + 1).read_to_end(&mut bytes)?;
+    let found = bytes.len() as u64;
+    ensure!(found >= len, "the header announces {len} bytes but only {found} follow");
+    ensure!(found == len, "more follows than the {len} bytes that the header announces");
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn idx(magic: u32, sizes: &[u32], body: &[u8]) -> Vec<u8> {
+        let words = [&[magic], sizes].concat();
+        [words.iter().flat_map(|word| word.to_be_bytes()).collect(), body.to_vec()].concat()
+    }
+
+    fn folder(images: &[u8], labels: &[u8]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("train-images-idx3-ubyte"), images).unwrap();
+        std::fs::write(folder.path().join("train-labels-idx1-ubyte"), labels).unwrap();
+        folder
+    }
+
+    fn good_images() -> Vec<u8> {
+        idx(0x0803, &[2, 28, 28], &(0..2 * 784).map(|i| (i % 251) as u8).collect::<Vec<_>>())
+    }
+
+    fn good_labels() -> Vec<u8> {
+        idx(0x0801, &[2], &[7, 9])
+    }
+
+    #[test]
+    fn reads_plain_and_gzip() -> Result<()> {
+        let plain = folder(&good_images(), &good_labels());
+        let read = load(plain.path(), "train")?;
+        assert_eq!((read.pixels.len(), read.pixels[300], read.labels), (2 * 784, 49, vec![7, 9]));
+
+        let packed = tempfile::tempdir()?;
+        for (name, bytes) in [("images-idx3", good_images()), ("labels-idx1", good_labels())] {
+            let file = File::create(packed.path().join(format!("train-{name}-ubyte.gz")))?;
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            gzip.write_all(&bytes)?;
+            gzip.finish()?;
+        }
+        assert_eq!(load(packed.path(), "train")?.pixels, read.pixels);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_broken_files_and_says_which() {
+        let refused = |images: &[u8], labels: &[u8], file: &str, why: &str| {
+            let message = format!("{:#}", load(folder(images, labels).path(), "train").unwrap_err());
+            assert!(message.contains(file) && message.contains(why), "{message}");
+        };
+        let (images, labels) = (good_images(), good_labels());
+        for cut in 0..16 {
+            refused(&images[..cut], &labels, "train-images", "header is cut short");
+        }
+        refused(&images[..1000], &labels, "train-images", "announces 1568 bytes but only 984 follow");
+        refused(&[images.clone(), vec![0]].concat(), &labels, "train-images", "more follows");
+        refused(&labels, &labels, "train-images", "0x00000801");
+        refused(&idx(0x0803, &[1, 28, 27], &[0; 756]), &labels, "train-images", "28×27");
+        refused(&idx(0x0803, &[u32::MAX, 28, 28], &[0; 784]), &labels, "train-images", "only 784 follow");
+        refused(&idx(0x0803, &[0, 28, 28], &[]), &labels, "train-images", "empty");
+        refused(&images, &idx(0x0801, &[2], &[7, 10]), "train-labels", "label 1 is 10");
+        refused(&images, &idx(0x0801, &[3], &[7, 9, 1]), "train", "2 images but 3 labels");
+    }
+
+    #[test]
+    fn refuses_a_folder_without_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = format!("{:#}", load(folder.path(), "t10k").unwrap_err());
+        assert!(message.contains("t10k-images-idx3-ubyte"), "{message}");
+    }
+}

@@ -1,0 +1,173 @@
+//! The data of the sections: [`Digits`], [`FakeImages`] and [`BostonHousing`], each a set of options that loads
+//! tensors on the device, a row per sample, training and held-out apart.
+
+mod boston;
+mod digits;
+mod enlarge;
+mod fake;
+mod idx;
+
+pub use boston::BostonHousing;
+pub use digits::{Digits, Named};
+pub use fake::FakeImages;
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use rand::{SeedableRng, rngs::StdRng};
+
+/// Where the samples come from: options on the command line that load them.
+pub trait Source: clap::Args {
+    /// Samples in a step unless `--batch-size` says otherwise.
+    const BATCH_SIZE: usize;
+    /// Mini-batches from one line of the output to the next.
+    const PRINT_EVERY: usize;
+    /// Whether the samples are images, so that the tutorial's model flattens them in a layer of its own.
+    const IMAGES: bool;
+
+    /// The training and the held-out samples, on `device`.
+    fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)>;
+}
+
+/// Samples on the device: a row of inputs and a target each.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    inputs: Tensor,
+    targets: Tensor,
+}
+
+impl Samples {
+    /// `inputs` is (N, …), real numbers as `f32` or pixels as `u8` (0 to 255 for 0 to 1); `targets` is (N, …).
+    pub fn new(inputs: Tensor, targets: Tensor) -> Result<Self> {
+        ensure!(
+            inputs.dim(0)? == targets.dim(0)?,
+            "there are {} samples but {} targets",
+            inputs.dim(0)?,
+            targets.dim(0)?
+        );
+        Ok(Self { inputs, targets })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.inputs.dims()[0]
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many numbers a sample has.
+    pub fn features(&self) -> usize {
+        self.inputs.dims()[1..].iter().product()
+    }
+
+    /// The targets, (N, …).
+    pub fn targets(&self) -> &Tensor {
+        &self.targets
+    }
+
+    /// The first `n`, or all if there are fewer.
+    pub fn take(&self, n: usize) -> candle_core::Result<Self> {
+        let n = n.min(self.len());
+        Ok(Self { inputs: self.inputs.narrow(0, 0, n)?, targets: self.targets.narrow(0, 0, n)? })
+    }
+
+    /// The same inputs with other targets.
+    pub fn map_targets(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        Self::new(self.inputs.clone(), f(&self.targets)?)
+    }
+
+    /// `len` of the samples from `start`, as inputs in `f32` and targets; in `order` if there is one.
+    pub fn batch(&self, order: Option<&Tensor>, start: usize, len: usize) -> candle_core::Result<(Tensor, Tensor)> {
+        let select = |rows: &Tensor| match order {
+            Some(order) => rows.index_select(&order.narrow(0, start, len)?, 0),
+            None => rows.narrow(0, start, len),
+        };
+        let inputs = select(&self.inputs)?;
+        let inputs = match inputs.dtype() {
+            DType::U8 => (inputs.to_dtype(DType::F32)? / 255.)?,
+            _ => inputs,
+        };
+        Ok((inputs, select(&self.targets)?))
+    }
+}
+
+/// What a generator is for, so that no two draw the same numbers from one seed.
+#[derive(Clone, Copy)]
+pub(crate) enum Draw {
+    Weights,
+    Order,
+    Split,
+    FakeImages,
+}
+
+/// The generator for one purpose.
+pub(crate) fn generator(seed: u64, draw: Draw) -> StdRng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8] = draw as u8;
+    StdRng::from_seed(key)
+}
+
+/// Images as bytes and their labels, not yet on a device.
+#[derive(Debug)]
+struct Images {
+    pixels: Vec<u8>,
+    labels: Vec<u8>,
+}
+
+impl Images {
+    /// As tensors on the device, where each image has the shape `image`.
+    fn into_samples(self, image: &[usize], device: &Device) -> Result<Samples> {
+        let count = self.labels.len();
+        let inputs = Tensor::from_vec(self.pixels, [&[count], image].concat(), device)?;
+        let targets = Tensor::from_vec(self.labels, count, device)?.to_dtype(DType::U32)?;
+        Samples::new(inputs, targets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Samples {
+        let inputs = Tensor::new(&[[0u8, 255], [51, 102], [255, 0]], &Device::Cpu).unwrap();
+        Samples::new(inputs, Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn batches_in_order_and_shuffled() -> Result<()> {
+        let (x, y) = samples().batch(None, 1, 2)?;
+        let expected = Tensor::new(&[[0.2f32, 0.4], [1.0, 0.0]], &Device::Cpu)?;
+        assert!((x - expected)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-6);
+        assert_eq!(y.to_vec1::<u32>()?, [1, 2]);
+        let order = Tensor::new(&[2u32, 0, 1], &Device::Cpu)?;
+        let (x, y) = samples().batch(Some(&order), 0, 2)?;
+        assert_eq!(x.to_vec2::<f32>()?, [[1.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(y.to_vec1::<u32>()?, [2, 0]);
+        Ok(())
+    }
+
+    #[test]
+    fn takes_the_first() -> Result<()> {
+        assert_eq!(samples().take(2)?.targets().to_vec1::<u32>()?, [0, 1]);
+        assert_eq!(samples().take(9)?.len(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_a_target_too_few() {
+        let error = samples().map_targets(|targets| targets.narrow(0, 0, 2)).unwrap_err().to_string();
+        assert_eq!(error, "there are 3 samples but 2 targets");
+    }
+
+    #[test]
+    fn generators_differ_by_seed_and_purpose() {
+        use rand::RngCore;
+        let first = |seed, draw| generator(seed, draw).next_u64();
+        assert_eq!(first(1, Draw::Order), first(1, Draw::Order));
+        assert_ne!(first(1, Draw::Order), first(2, Draw::Order));
+        assert_ne!(first(1, Draw::Order), first(1, Draw::Split));
+    }
+}

@@ -1,0 +1,81 @@
+//! Files that a run leaves behind: opened before it starts, so that a path that can't be written is told at once, filled
+//! aside, and put in place whole.
+
+use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A file to be: what is written to it appears under its name by [`Output::commit`] only.
+pub struct Output {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl Output {
+    pub fn create(path: &Path) -> Result<Self> {
+        ensure!(!path.is_dir(), "can't write {}: it is a directory", path.display());
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".candle-losses-");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(folder).with_context(|| format!("can't write {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Where to write in the meantime.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Puts the file under its name, in place of an older one.
+    pub fn commit(self) -> Result<()> {
+        let Self { path, file } = self;
+        let persist = || -> std::io::Result<()> {
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        persist().with_context(|| format!("can't write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn an_older_file_stays_until_the_new_one_is_whole() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log.csv");
+        std::fs::write(&path, "old")?;
+        let mut output = Output::create(&path)?;
+        output.file().write_all(b"half")?;
+        drop(output);
+        assert_eq!(std::fs::read_to_string(&path)?, "old");
+        let mut output = Output::create(&path)?;
+        output.file().write_all(b"new")?;
+        output.commit()?;
+        assert_eq!(std::fs::read_to_string(&path)?, "new");
+        assert_eq!(std::fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_a_folder_and_a_missing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_owned(), folder.path().join("missing/log.csv")] {
+            let error = Output::create(&path).err().unwrap().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+}

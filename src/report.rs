@@ -1,0 +1,63 @@
+use crate::{Mlp, Session};
+use anyhow::Result;
+use candle_core::{DType, Module, Tensor};
+use std::io::Write;
+
+/// Samples to put through the model at once.
+const BATCH: usize = 1000;
+
+/// What a trained model makes of the samples that were held out, all at once: the metrics are plain tensor ops on it.
+pub struct Report {
+    part: &'static str,
+    samples: usize,
+    /// The model's outputs, (N, outputs).
+    pub output: Tensor,
+    /// The targets, (N, …).
+    pub target: Tensor,
+}
+
+impl Session {
+    /// The model's outputs on the held-out samples, or on the training samples where none were held out.
+    pub fn report(&self, model: &Mlp) -> Result<Report> {
+        let (part, samples) = if self.test.is_empty() { ("Training", &self.train) } else { ("Test", &self.test) };
+        let mut outputs = Vec::new();
+        for start in (0..samples.len()).step_by(BATCH) {
+            let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
+            outputs.push(model.forward(&inputs)?.detach());
+        }
+        Ok(Report {
+            part,
+            samples: samples.len(),
+            output: Tensor::cat(&outputs, 0)?,
+            target: samples.targets().clone(),
+        })
+    }
+}
+
+impl Report {
+    /// Prints the share of `hits`, a `u8` tensor that is 1 where `what` is meant.
+    pub fn share(&self, what: &str, hits: &Tensor) -> Result<()> {
+        let share = hits.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
+        self.print(what, &format!("{:.2}%", 100.0 * share))
+    }
+
+    /// Prints the mean absolute error of `prediction`, in the target's unit.
+    pub fn mae(&self, prediction: &Tensor) -> Result<()> {
+        let error = self.error(prediction)?.abs()?.mean_all()?.to_scalar::<f64>()?;
+        self.print("MAE", &format!("{error:.3}"))
+    }
+
+    /// Prints the root of the mean squared error of `prediction`, in the target's unit.
+    pub fn rmse(&self, prediction: &Tensor) -> Result<()> {
+        let error = self.error(prediction)?.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt();
+        self.print("RMSE", &format!("{error:.3}"))
+    }
+
+    fn error(&self, prediction: &Tensor) -> candle_core::Result<Tensor> {
+        prediction.to_dtype(DType::F64)? - self.target.to_dtype(DType::F64)?
+    }
+
+    fn print(&self, what: &str, value: &str) -> Result<()> {
+        Ok(writeln!(std::io::stdout(), "{} {what}: {value} ({} samples)", self.part, self.samples)?)
+    }
+}

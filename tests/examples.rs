@@ -1,0 +1,249 @@
+//! Every example as a user runs it, offline and on a few hundred samples.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Name, data, and how each line of the report starts.
+const EXAMPLES: [(&str, &str, &[&str]); 15] = [
+    ("bce", "fake", &["Test accuracy: "]),
+    ("bce_with_logits", "fake", &["Test accuracy: "]),
+    ("nll", "digits", &["Test accuracy: "]),
+    ("cross_entropy", "digits", &["Test accuracy: "]),
+    ("poisson_nll", "digits", &["Test MAE: "]),
+    ("gaussian_nll", "digits", &["Test MAE: ", "Test within ±2σ: "]),
+    ("hinge_embedding", "fake", &["Test accuracy: "]),
+    ("soft_margin", "fake", &["Test accuracy: "]),
+    ("multi_margin", "digits", &["Test accuracy: "]),
+    ("multilabel_soft_margin", "digits", &["Test tag accuracy: ", "Test exact-match accuracy: "]),
+    ("kl_div", "digits", &["Test accuracy: "]),
+    ("l1", "boston", &["Test MAE: ", "Test RMSE: "]),
+    ("mse", "boston", &["Test MAE: ", "Test RMSE: "]),
+    ("smooth_l1", "boston", &["Test MAE: ", "Test RMSE: "]),
+    ("huber", "boston", &["Test MAE: ", "Test RMSE: "]),
+];
+
+fn example(name: &str) -> Command {
+    // Tests are built to target/PROFILE/deps, examples to target/PROFILE/examples.
+    let deps = std::env::current_exe().unwrap();
+    let path = deps.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(
+        path.with_extension(std::env::consts::EXE_EXTENSION).exists(),
+        "{path:?} is missing: run `cargo test`, it builds the examples"
+    );
+    let mut command = Command::new(path);
+    if EXAMPLES.iter().any(|(example, data, _)| *example == name && *data == "digits") {
+        command.args(["--dataset", "digits"]);
+    }
+    command
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    example(name).args(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The one line of an error.
+fn refused(name: &str, args: &[&str]) -> String {
+    let output = run(name, args);
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn losses(log: &Path) -> Vec<f32> {
+    let text = std::fs::read_to_string(log).unwrap();
+    text.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse().unwrap()).collect()
+}
+
+fn in_folder(folder: &tempfile::TempDir, file: &str) -> (PathBuf, String) {
+    let path = folder.path().join(file);
+    (path.clone(), path.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn each_trains_reports_and_leaves_its_files() {
+    for (name, data, report) in EXAMPLES {
+        let folder = tempfile::tempdir().unwrap();
+        let ((save, s), (log, l), (plot, p)) =
+            (in_folder(&folder, "w.safetensors"), in_folder(&folder, "log.csv"), in_folder(&folder, "curve.svg"));
+        let output = run(name, &["--limit", "320", "--epochs", "2", "--save", &s, "--log", &l, "--plot", &p]);
+        let text = stdout(&output);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{name}");
+
+        let lines = text.lines().collect::<Vec<_>>();
+        assert_eq!(lines[0], "Starting epoch 1", "{name}");
+        assert!(lines.contains(&"Starting epoch 2"), "{name}: {text}");
+        let (training, reported) = lines.split_at(lines.len() - report.len());
+        assert_eq!(training.last(), Some(&"Training process has finished."), "{name}: {text}");
+        let samples = match data {
+            "fake" => " (3000 samples)",
+            "digits" => " (10000 samples)",
+            _ => " (101 samples)",
+        };
+        for (line, start) in reported.iter().zip(report) {
+            assert!(line.starts_with(start) && line.ends_with(samples), "{name}: {line}");
+        }
+        if data == "boston" {
+            assert!(text.contains("\nLoss after mini-batch    10: "), "{name}: {text}");
+        }
+
+        let steps = 2 * 320usize.div_ceil(if data == "fake" { 64 } else { 10 });
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert!(logged.starts_with("step,epoch,loss\n1,1,"), "{name}: {logged}");
+        assert!(logged.lines().last().unwrap().starts_with(&format!("{steps},2,")), "{name}: {logged}");
+        assert!(std::fs::read_to_string(&plot).unwrap().starts_with("<svg"), "{name}");
+        assert!(std::fs::metadata(&save).unwrap().len() > 1000, "{name}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "{name} leaves other files");
+    }
+}
+
+#[test]
+fn the_printed_loss_is_the_mean_since_the_line_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, l) = in_folder(&folder, "log.csv");
+    let text = stdout(&run("mse", &["--epochs", "1", "--log", &l]));
+    let losses = losses(&log);
+    assert_eq!(losses.len(), 41, "405 rows in batches of 10, the last of 5");
+    for line in 1..=4 {
+        let mean = losses[10 * (line - 1)..10 * line].iter().map(|loss| f64::from(*loss)).sum::<f64>() / 10.0;
+        let expected = format!("Loss after mini-batch {:>5}: {mean:.3}", 10 * line);
+        assert!(text.lines().any(|line| line == expected), "{expected} is not in {text}");
+    }
+}
+
+#[test]
+fn one_seed_gives_the_same_numbers_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |name, seed, file| {
+        let ((weights, w), (log, l)) = (in_folder(&folder, file), in_folder(&folder, "log.csv"));
+        let text = stdout(&run(name, &["--limit", "200", "--epochs", "2", "--seed", seed, "--save", &w, "--log", &l]));
+        (text, std::fs::read(weights).unwrap(), std::fs::read(log).unwrap())
+    };
+    for name in ["cross_entropy", "bce", "huber"] {
+        assert_eq!(train(name, "7", "a"), train(name, "7", "b"), "{name}");
+        assert_ne!(train(name, "7", "a").1, train(name, "8", "b").1, "{name}");
+    }
+}
+
+#[test]
+fn two_ways_to_the_same_loss_train_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    for (pair, limit) in [(["nll", "cross_entropy"], "300"), (["bce", "bce_with_logits"], "1920")] {
+        let [one, other] = pair.map(|name| {
+            let (log, l) = in_folder(&folder, name);
+            stdout(&run(name, &["--limit", limit, "--epochs", "1", "--log", &l]));
+            losses(&log)
+        });
+        assert_eq!(one.len(), 30);
+        for (step, (a, b)) in one.iter().zip(&other).enumerate() {
+            assert!((a - b).abs() <= 1e-6 * a.abs().max(1.0), "{pair:?}, step {}: {a} {b}", step + 1);
+        }
+    }
+}
+
+#[test]
+fn training_goes_on_from_saved_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((_, weights), (log, l)) = (in_folder(&folder, "w.safetensors"), in_folder(&folder, "log.csv"));
+    stdout(&run("mse", &["--epochs", "40", "--lr", "1e-3", "--save", &weights, "--log", &l]));
+    let first = losses(&log);
+    stdout(&run("mse", &["--epochs", "1", "--init", &weights, "--log", &l]));
+    let (start, end, again) = (first[0], first[first.len() - 41..].iter().sum::<f32>() / 41.0, losses(&log)[0]);
+    assert!(again < start / 2.0 && again < end * 5.0, "from {start} to {end}, then {again}");
+}
+
+#[test]
+fn all_rows_are_trained_on_where_none_is_held_out() {
+    let text = stdout(&run("l1", &["--test-fraction", "0", "--epochs", "1", "--no-shuffle"]));
+    assert!(text.contains("Loss after mini-batch    50: ") && text.contains("Training MAE: "), "{text}");
+    assert!(text.trim_end().ends_with("(506 samples)"), "{text}");
+}
+
+#[test]
+fn mnist_files_are_read_and_learned() {
+    let mnist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mnist");
+    if !mnist.exists() {
+        println!("skipped: there are no MNIST files in {}", mnist.display());
+        return;
+    }
+    let mut command = Command::new(example("cross_entropy").get_program());
+    let output = command.arg("--data-dir").arg(&mnist).args(["--epochs", "1"]).output().unwrap();
+    let text = stdout(&output);
+    let accuracy = text.split("Test accuracy: ").nth(1).unwrap().split('%').next().unwrap().parse::<f64>().unwrap();
+    assert!(accuracy > 75.0, "{text}");
+}
+
+#[test]
+fn a_diverging_run_says_where_and_keeps_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, w) = in_folder(&folder, "w.safetensors");
+    std::fs::write(&weights, "an older file").unwrap();
+    let message = refused("mse", &["--lr", "1e30", "--save", &w]);
+    assert!(message.starts_with("error: the loss is ") && message.lines().count() == 1, "{message}");
+    assert!(message.contains("epoch 1, step ") && message.contains("--lr"), "{message}");
+    assert_eq!(std::fs::read_to_string(&weights).unwrap(), "an older file");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn bad_options_are_refused_in_one_line_that_names_them() {
+    for (name, args, parts) in [
+        ("huber", ["--delta", "0"], ["HuberLoss", "delta"]),
+        ("smooth_l1", ["--beta", "-1"], ["SmoothL1Loss", "beta"]),
+        ("multi_margin", ["--p", "3"], ["MultiMarginLoss", "p is 3"]),
+        ("cross_entropy", ["--label-smoothing", "1.5"], ["CrossEntropyLoss", "label_smoothing"]),
+        ("nll", ["--weight", "1,2"], ["NllLoss", "10 classes"]),
+        ("mse", ["--init", "missing.safetensors"], ["missing.safetensors", "No such file"]),
+        ("mse", ["--save", "missing/w.safetensors"], ["missing/w.safetensors", "No such file"]),
+        ("mse", ["--log", "."], ["can't write .", "directory"]),
+    ] {
+        let message = refused(name, &args);
+        assert!(message.starts_with("error: ") && message.lines().count() == 1, "{name} {args:?}: {message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{name} {args:?}: {message}");
+    }
+    for (args, part) in [
+        (["--epochs", "-1"], "--epochs"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--lr", "0"], "--lr"),
+        (["--limit", "0"], "--limit"),
+        (["--test-fraction", "1"], "--test-fraction"),
+        (["--device", "tpu"], "--device"),
+        (["--reduction", "none"], "--reduction"),
+    ] {
+        assert!(refused("mse", &args).contains(part), "{args:?}");
+    }
+}
+
+#[test]
+fn a_named_data_set_is_used_or_an_error() {
+    let mut command = Command::new(example("nll").get_program());
+    let output = command.args(["--data-dir", "no/such/folder"]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(message.contains("no/such/folder/train-images-idx3-ubyte"), "{message}");
+}
+
+#[test]
+fn help_explains_every_option() {
+    for (name, ..) in EXAMPLES {
+        let help = stdout(&run(name, &["--help"]));
+        let options = help.lines().filter(|line| line.trim_start().starts_with("--"));
+        for option in options {
+            assert!(option.trim().split("  ").filter(|part| !part.is_empty()).count() > 1, "{name}: {option}");
+        }
+        assert!(["--epochs", "--seed", "--device", "--save"].iter().all(|option| help.contains(option)), "{name}");
+    }
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_ends_the_run_quietly() {
+    use std::process::Stdio;
+    let mut child =
+        example("mse").args(["--epochs", "20000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
