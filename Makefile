@@ -1,0 +1,29 @@
+EXAMPLE ?= cross_entropy
+
+.PHONY: run test bench bench-losses doc fmt lint clean
+
+run: ## Train one example: make run EXAMPLE=huber
+	cargo run --example $(EXAMPLE)
+
+test: ## All tests, with everything and with the losses alone
+	cargo test
+	cargo test --no-default-features
+
+bench: bench-losses ## All benches
+
+bench-losses: ## Forward and backward of each loss, one JSON line per loss and size
+	@cargo bench --quiet --profile dev --bench losses
+
+doc: ## The documentation, in the browser
+	cargo doc --no-deps --open
+
+fmt:
+	cargo fmt
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
+
+clean:
+	cargo clean

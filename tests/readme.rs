@@ -1,0 +1,49 @@
+//! What the README promises is there, and what is there is in the README.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn examples() -> BTreeSet<String> {
+    let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap();
+    folder.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_example_has_its_row_and_every_row_its_example() {
+    let readme = read("README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| [`")?.split_once("`](examples/"));
+    let rows = rows.map(|(name, rest)| {
+        assert!(rest.starts_with(&format!("{name}.rs)")), "the row of {name} links to another example");
+        name.to_owned()
+    });
+    assert_eq!(rows.collect::<BTreeSet<_>>(), examples());
+}
+
+#[test]
+fn every_example_says_first_what_it_shows_and_is_declared() {
+    let manifest = read("Cargo.toml");
+    for name in examples() {
+        let source = read(&format!("examples/{name}.rs"));
+        assert!(source.starts_with("//! "), "{name} has no opening line");
+        assert!(source.contains(&format!("cargo run --example {name}\n")), "{name} does not say how it is run");
+        // Without this an example would break `--no-default-features`.
+        let declared = format!("name = \"{name}\"\nrequired-features = [\"suite\"]");
+        assert!(manifest.contains(&declared), "{name} is not declared in Cargo.toml");
+    }
+}
+
+#[test]
+fn every_loss_is_named() {
+    let (readme, losses) = (read("README.md"), read("src/loss/mod.rs"));
+    let public =
+        losses.lines().filter_map(|line| line.strip_prefix("pub use ")?.trim_end_matches(';').split("::").nth(1));
+    let names = public.filter(|name| name.ends_with("Loss")).collect::<Vec<_>>();
+    assert!(names.len() >= 15);
+    for name in names {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+    }
+}
