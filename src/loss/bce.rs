@@ -35,11 +35,16 @@ impl BceLoss {
         check_elements("BceLoss", "input", &x, probability, "in [0, 1] (a sigmoid makes it so)")?;
         check_elements("BceLoss", "target", &y, probability, "in [0, 1]")?;
 
-        let loss = ops::with_derivatives(&x, &y, &cross_entropy(&x.detach(), &y.detach())?, |x, y| {
-            let dx = ((x - y)? / (x * (1. - x)?)?.maximum(LEAST_VARIANCE)?)?;
-            let dy = ((1. - x)?.log()? - x.log()?)?;
-            Ok((dx, dy))
+        let (p, q) = (x.detach(), y.detach());
+        let value = cross_entropy(&p, &q)?;
+        let mut loss = ops::with_gradient(&x, &value, {
+            let (p, q) = (p.clone(), q.clone());
+            move |grad| grad * ((&p - &q)? / (&p * (1. - &p)?)?.maximum(ops::TINY)?)?
         })?;
+        if y.track_op() {
+            let of_target = move |grad: &Tensor| grad * ((1. - &p)?.log()? - p.log()?)?;
+            loss = (loss + ops::with_gradient(&y, &value.zeros_like()?, of_target)?)?;
+        }
         let loss = match &self.weight {
             Some(weight) => loss.broadcast_mul(&broadcast_weight("BceLoss", "weight", &weight.detach(), &x)?)?,
             None => loss,
@@ -48,9 +53,6 @@ impl BceLoss {
         self.reduction.reduce(&loss, input.dtype())
     }
 }
-
-/// PyTorch's bound, a constant of single precision.
-const LEAST_VARIANCE: f64 = 1e-12f32 as f64;
 
 fn cross_entropy(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let log_x = x.log()?.maximum(-100f64)?;

@@ -24,37 +24,49 @@
 
 mod bce;
 mod bce_with_logits;
+mod cosine_embedding;
 mod cross_entropy;
+mod ctc;
 mod gaussian_nll;
 mod hinge_embedding;
 mod huber;
 mod kl_div;
 mod l1;
+mod margin_ranking;
 mod mse;
 mod multi_margin;
+mod multilabel_margin;
 mod multilabel_soft_margin;
 mod nll;
 mod ops;
 mod poisson_nll;
 mod smooth_l1;
 mod soft_margin;
+mod triplet_margin;
+mod triplet_margin_with_distance;
 
 pub use bce::BceLoss;
 pub use bce_with_logits::BceWithLogitsLoss;
+pub use cosine_embedding::CosineEmbeddingLoss;
 pub use cross_entropy::CrossEntropyLoss;
+pub use ctc::CtcLoss;
 pub use gaussian_nll::GaussianNllLoss;
 pub use hinge_embedding::HingeEmbeddingLoss;
 pub use huber::HuberLoss;
 pub use kl_div::KlDivLoss;
 pub use l1::L1Loss;
+pub use margin_ranking::MarginRankingLoss;
 pub use mse::MseLoss;
 pub use multi_margin::MultiMarginLoss;
+pub use multilabel_margin::MultiLabelMarginLoss;
 pub use multilabel_soft_margin::MultiLabelSoftMarginLoss;
 pub use nll::NllLoss;
 pub use ops::log_softmax;
 pub use poisson_nll::PoissonNllLoss;
 pub use smooth_l1::SmoothL1Loss;
 pub use soft_margin::SoftMarginLoss;
+pub use triplet_margin::TripletMarginLoss;
+pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor, WithDType, bail};
 
@@ -150,6 +162,19 @@ fn float(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// Class indices or lengths as `i64`.
+fn classes(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
+    match arg.dtype() {
+        DType::U8 | DType::U32 | DType::I64 => arg.to_dtype(DType::I64),
+        other => bail!("{loss}: {name} has dtype {other:?} but needs one of U8, U32, I64"),
+    }
+}
+
+/// Class indices or lengths, read by the host.
+fn integers(loss: &str, name: &str, arg: &Tensor) -> Result<Vec<i64>> {
+    classes(loss, name, arg)?.flatten_all()?.to_vec1()
+}
+
 /// A weight that broadcasts to `input`'s shape, in `input`'s dtype.
 fn broadcast_weight(loss: &str, name: &str, weight: &Tensor, input: &Tensor) -> Result<Tensor> {
     same_device(loss, (name, weight), ("input", input))?;
@@ -238,9 +263,7 @@ impl Classes {
         let mut samples = input.dims().to_vec();
         let count = samples.remove(dim);
         same_device(loss, ("target", target), ("input", input))?;
-        if !matches!(target.dtype(), DType::U8 | DType::U32 | DType::I64) {
-            bail!("{loss}: target has dtype {:?} but class indices are one of U8, U32, I64", target.dtype())
-        }
+        let target_i64 = classes(loss, "target", target)?;
         // Without a batch PyTorch takes one class as a scalar or as a vector of one.
         if target.dims() != samples && !(samples.is_empty() && target.dims() == [1]) {
             bail!(
@@ -249,7 +272,7 @@ impl Classes {
                 input.dims()
             )
         }
-        let target = target.to_dtype(DType::I64)?.reshape(samples)?;
+        let target = target_i64.reshape(samples)?;
         let (index, ignored) = if target.device().is_cpu() {
             checked_index(loss, &target, count, ignore_index)?
         } else {

@@ -1,7 +1,10 @@
 //! Building blocks whose obvious composition would overflow, lose digits or have another gradient than PyTorch's.
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Result, Shape, Storage, Tensor};
 use candle_core::{backend::BackendStorage, bail};
+
+/// What PyTorch keeps denominators away from 0 with: 1e-12, as a constant of single precision.
+pub(super) const TINY: f64 = 1e-12f32 as f64;
 
 /// `x` where it is positive, else 0. The derivative at 0 is 0, as PyTorch's (candle's `relu` has 1 there).
 pub(super) fn relu(x: &Tensor) -> Result<Tensor> {
@@ -39,61 +42,58 @@ pub fn log_softmax(x: &Tensor, dim: impl candle_core::shape::Dim) -> Result<Tens
     shifted.broadcast_sub(&log_sum)
 }
 
-/// `value` as a function of `a` and `b` with derivatives of its own, for the losses whose gradient in PyTorch is not
-/// the derivative of what it computes. `derivatives` gives `dvalue/da` and `dvalue/db`; each must have `value`'s shape.
-pub(super) fn with_derivatives<F>(a: &Tensor, b: &Tensor, value: &Tensor, derivatives: F) -> Result<Tensor>
+/// `value` as a function of `arg` with a gradient of its own, for the losses whose gradient in PyTorch is not the
+/// derivative of what it computes: `gradient` makes that of `arg` from that of the value.
+pub(super) fn with_gradient<F>(arg: &Tensor, value: &Tensor, gradient: F) -> Result<Tensor>
 where
-    F: Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)> + Send + Sync + 'static,
+    F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {
-    a.apply_op2(b, WithDerivatives { value: value.detach().contiguous()?, derivatives })
+    arg.apply_op1(WithGradient { value: value.detach().contiguous()?, gradient })
 }
 
-struct WithDerivatives<F> {
+struct WithGradient<F> {
     value: Tensor,
-    derivatives: F,
+    gradient: F,
 }
 
-impl<F> WithDerivatives<F> {
+impl<F> WithGradient<F> {
     /// A copy of the value, which is contiguous, from whichever backend `pick` expects it on.
     fn copy<S: BackendStorage>(&self, pick: impl Fn(&Storage) -> Option<&S>) -> Result<(S, Shape)> {
         let (storage, layout) = self.value.storage_and_layout();
         match pick(&storage) {
             Some(storage) => Ok((storage.try_clone(layout)?, layout.shape().clone())),
-            None => bail!("the loss and its arguments are on different devices"),
+            None => bail!("a loss and its argument are on different devices"),
         }
     }
 }
 
-impl<F: Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>> CustomOp2 for WithDerivatives<F> {
+impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for WithGradient<F> {
     fn name(&self) -> &'static str {
-        "loss-with-derivatives"
+        "with-gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         self.copy(|storage| match storage {
             Storage::Cpu(storage) => Some(storage),
             _ => None,
         })
     }
 
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         self.copy(|storage| match storage {
             Storage::Cuda(storage) => Some(storage),
             _ => None,
         })
     }
 
-    fn metal_fwd(&self, _: &MetalStorage, _: &Layout, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+    fn metal_fwd(&self, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
         self.copy(|storage| match storage {
             Storage::Metal(storage) => Some(storage),
             _ => None,
         })
     }
 
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (da, db) = (self.derivatives)(&a.detach(), &b.detach())?;
-        // candle asks for a gradient of everything that leads to a variable, and only of that.
-        let chain = |arg: &Tensor, d: Tensor| if arg.track_op() { Some(grad.mul(&d)).transpose() } else { Ok(None) };
-        Ok((chain(a, da)?, chain(b, db)?))
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        (self.gradient)(grad).map(Some)
     }
 }

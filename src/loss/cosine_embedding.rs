@@ -1,0 +1,85 @@
+use super::{Reduction, check_option, matching, ops, same_device};
+use candle_core::{D, Result, Tensor, bail};
+
+/// A loss on the angle between two vectors that belong together (`y = 1`) or don't (`y = -1`):
+///
+/// ```text
+/// l = 1 - cos(x1, x2)              if y =  1
+///     max(0, cos(x1, x2) - margin) if y = -1
+/// ```
+///
+/// For embeddings of which only the direction counts: sentences, faces. With a margin of 0 unlike things are content at
+/// a right angle.
+///
+/// Source: [`torch.nn.CosineEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct CosineEmbeddingLoss {
+    /// The cosine up to which unlike vectors cost nothing; 0 to 0.5 is usual, -1 to 1 makes sense. Default 0.
+    pub margin: f64,
+    /// How the pair losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl CosineEmbeddingLoss {
+    /// The loss of the vectors `input1` and `input2` against `target`, 1 or -1; other values cost nothing.
+    ///
+    /// Shapes: `(N, D)`, `(N, D)` and `(N)`, or `(D)`, `(D)` and a scalar; the result is a scalar, or of target's shape
+    /// with [`Reduction::None`]. `target` may be of any dtype that holds its values. Squared lengths have 1e-12 added, as
+    /// in PyTorch: the cosine of a zero vector is 0.
+    ///
+    /// # Errors
+    /// If `margin` is NaN, if the shapes don't fit, if dtype or device of the inputs differ, or their dtype is not a
+    /// float.
+    pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
+        check_option("CosineEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let [x1, x2] = matching("CosineEmbeddingLoss", [("input1", input1), ("input2", input2)])?;
+        same_device("CosineEmbeddingLoss", ("target", target), ("input1", input1))?;
+        match (x1.dims(), target.dims()) {
+            ([_], []) => {}
+            ([n, _], [t]) if n == t => {}
+            (x, t) => bail!(
+                "CosineEmbeddingLoss: target has shape {t:?} but inputs of shape {x:?}; (N, D) needs (N), (D) a scalar"
+            ),
+        }
+        let y = target.to_dtype(x1.dtype())?;
+
+        let square = |x: &Tensor| x.sqr()?.sum(D::Minus1)? + ops::TINY;
+        let lengths = (square(&x1)? * square(&x2)?)?.sqrt()?;
+        let cosine = ((x1 * x2)?.sum(D::Minus1)? / lengths)?;
+        let zeros = cosine.zeros_like()?;
+        let alike = y.eq(1f64)?.where_cond(&(1. - &cosine)?, &zeros)?;
+        let unlike = y.eq(-1f64)?.where_cond(&ops::relu(&(cosine - self.margin)?)?, &zeros)?;
+        let loss = (alike + unlike)?;
+
+        self.reduction.reduce(&loss, input1.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn like_vectors_should_align_and_unlike_ones_not() -> Result<()> {
+        let (x1, x2) =
+            (Tensor::new(&[[3.0, 0.0]; 3], &device())?, Tensor::new(&[[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], &device())?);
+        let loss = CosineEmbeddingLoss { margin: 0.25, reduction: Reduction::None };
+        let close = |result: Result<Tensor>, expected: [f64; 3]| -> Result<()> {
+            let found = result?.to_vec1::<f64>()?;
+            assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-9), "{found:?}");
+            Ok(())
+        };
+        close(loss.forward(&x1, &x2, &Tensor::new(&[1i64, 1, -1], &device())?), [0.0, 1.0, 0.75])
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() -> Result<()> {
+        let (loss, x) = (CosineEmbeddingLoss::default(), Tensor::new(&[[1.0, 2.0], [3.0, 4.0]], &device())?);
+        refuses(loss.forward(&x, &x, &vector(&[1.0])), &["CosineEmbeddingLoss", "target", "[1]", "[2, 2]"]);
+        refuses(loss.forward(&x, &x.get(0)?, &vector(&[1.0])), &["input2", "[2]", "input1", "[2, 2]"]);
+        let loss = CosineEmbeddingLoss { margin: f64::NAN, ..loss };
+        refuses(loss.forward(&x, &x, &vector(&[1.0, 1.0])), &["CosineEmbeddingLoss", "margin", "NaN"]);
+        Ok(())
+    }
+}

@@ -1,0 +1,322 @@
+use super::{Reduction, float, integers, ops};
+use candle_core::{D, Result, Tensor, bail};
+
+/// Connectionist temporal classification: the negative log-likelihood of a label sequence under per-step predictions,
+/// whatever the alignment of the two:
+///
+/// ```text
+/// l = -log Σ_π Π_t p_t(π_t)    over all paths π that become the target when repeats are merged and blanks dropped
+/// ```
+///
+/// For reading a sequence off a longer one without knowing where each label sits: speech, handwriting. The network puts
+/// out a log-softmax over the labels and a blank at each step. A target with more labels than the steps allow (repeated
+/// labels need a blank between them) is impossible and costs infinity; `zero_infinity` drops it.
+///
+/// As in PyTorch, the gradient is that for log-probabilities which come from a log-softmax, `p - posterior`: it is right
+/// once it has passed back through the log-softmax, and for log-probabilities taken as free variables it is not the
+/// derivative. Unlike PyTorch's, the gradient of an impossible target is 0, not NaN, also without `zero_infinity`.
+///
+/// Source: Graves et al., [Connectionist Temporal Classification](https://doi.org/10.1145/1143844.1143891), 2006;
+/// [`torch.nn.CTCLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct CtcLoss {
+    /// The class that is the blank. Default 0.
+    pub blank: usize,
+    /// Whether an impossible target costs nothing instead of infinity. Default false.
+    pub zero_infinity: bool,
+    /// How the sequence losses are reduced. The mean divides each by its target's length (by 1 if that is 0) first.
+    pub reduction: Reduction,
+}
+
+impl CtcLoss {
+    /// The loss of the log-probabilities `log_probs` against the label sequences `targets`.
+    ///
+    /// Shapes: `log_probs` is `(T, N, C)`: T steps, N sequences, C classes with the blank. `targets` is `(N, S)`, padded
+    /// to the longest with anything, or the sequences joined, `(sum of target_lengths)`. `input_lengths` and
+    /// `target_lengths` are `(N)`: how many steps and labels of each sequence count. Without a batch: `(T, C)`, `(S)` and
+    /// scalars. Labels and lengths may be `u8`, `u32` or `i64`. The result is a scalar, or `(N)`, or a scalar without a
+    /// batch, with [`Reduction::None`].
+    ///
+    /// Labels and lengths are read by the host, on a GPU too, as the lengths are in PyTorch.
+    ///
+    /// # Errors
+    /// If a length is negative or exceeds what is there, if a label that counts is not in `0..C`, if `blank` is not, if
+    /// the shapes don't fit, if `log_probs` is not of a float dtype, or labels or lengths not of one for classes.
+    pub fn forward(
+        &self,
+        log_probs: &Tensor,
+        targets: &Tensor,
+        input_lengths: &Tensor,
+        target_lengths: &Tensor,
+    ) -> Result<Tensor> {
+        let log_p = float("CtcLoss", "log_probs", log_probs)?;
+        let log_p = match log_p.rank() {
+            2 => log_p.unsqueeze(1)?,
+            3 => log_p,
+            _ => bail!("CtcLoss: log_probs has shape {:?} but needs (T, N, C) or (T, C)", log_p.dims()),
+        };
+        let (_, batch, classes) = log_p.dims3()?;
+        if self.blank >= classes {
+            bail!("CtcLoss: blank is {} but log_probs has {classes} classes, numbered from 0", self.blank)
+        }
+        let sequences = Sequences::read(&log_p, targets, input_lengths, target_lengths)?;
+        let lattice = Lattice::new(&log_p.detach(), &sequences, self.blank)?;
+        let (alphas, loss) = lattice.forward()?;
+
+        let possible = loss.ne(f64::INFINITY)?;
+        let shown = if self.zero_infinity { possible.where_cond(&loss, &loss.zeros_like()?)? } else { loss.clone() };
+        let loss = ops::with_gradient(&log_p, &shown, move |grad| {
+            let grad = possible.where_cond(grad, &grad.zeros_like()?)?;
+            lattice.gradient(&alphas, &loss)?.broadcast_mul(&grad.unsqueeze(1)?)
+        })?;
+        let loss = match self.reduction {
+            Reduction::Mean => {
+                let lengths = sequences.labels.iter().map(|labels| labels.len().max(1) as f64).collect::<Vec<_>>();
+                (loss / Tensor::from_vec(lengths, batch, log_p.device())?.to_dtype(log_p.dtype())?)?
+            }
+            _ => loss,
+        };
+        let loss = if log_probs.rank() == 2 { loss.squeeze(0)? } else { loss };
+
+        self.reduction.reduce(&loss, log_probs.dtype())
+    }
+}
+
+/// What the host has to know: how many steps each sequence has, and its labels.
+struct Sequences {
+    steps: Vec<usize>,
+    labels: Vec<Vec<u32>>,
+}
+
+impl Sequences {
+    fn read(log_p: &Tensor, targets: &Tensor, input_lengths: &Tensor, target_lengths: &Tensor) -> Result<Self> {
+        let (steps, batch, classes) = log_p.dims3()?;
+        let lengths = |name: &str, lengths: &Tensor, most: usize, of: &str| -> Result<Vec<usize>> {
+            let values = integers("CtcLoss", name, lengths)?;
+            if lengths.rank() > 1 || values.len() != batch {
+                bail!("CtcLoss: {name} has shape {:?} but there are {batch} sequences", lengths.dims())
+            }
+            match values.iter().find(|&&length| !(0..=most as i64).contains(&length)) {
+                Some(length) => bail!("CtcLoss: {name} holds {length} but must be 0 to {most}, the {of}"),
+                None => Ok(values.into_iter().map(|length| length as usize).collect()),
+            }
+        };
+        let all = integers("CtcLoss", "targets", targets)?;
+        let input_lengths = lengths("input_lengths", input_lengths, steps, "steps in log_probs")?;
+        let (lengths, stride) = match targets.dims() {
+            &[n, width] if n == batch => {
+                (lengths("target_lengths", target_lengths, width, "width of targets")?, Some(width))
+            }
+            &[total] => {
+                let lengths = lengths("target_lengths", target_lengths, total, "labels in targets")?;
+                let sum = lengths.iter().sum::<usize>();
+                if sum != total {
+                    bail!("CtcLoss: target_lengths add up to {sum} but targets holds {total} labels")
+                }
+                (lengths, None)
+            }
+            dims => bail!("CtcLoss: targets has shape {dims:?} but needs ({batch}, S), or all labels joined"),
+        };
+        let mut start = 0;
+        let mut labels = Vec::with_capacity(batch);
+        for &length in &lengths {
+            let sequence = &all[start..start + length];
+            start += stride.unwrap_or(length);
+            if let Some(label) = sequence.iter().find(|&&label| !(0..classes as i64).contains(&label)) {
+                bail!("CtcLoss: targets holds label {label} but log_probs has {classes} classes, numbered from 0")
+            }
+            labels.push(sequence.iter().map(|&label| label as u32).collect());
+        }
+        Ok(Self { steps: input_lengths, labels })
+    }
+}
+
+/// The lattice of steps (T) by extended labels (L = 2S + 1: the labels with a blank before, between and after), for each
+/// of N sequences. Its paths are summed forward and backward in logarithms, step by step.
+struct Lattice {
+    log_p: Tensor,
+    /// The extended labels' log-probabilities, (T, N, L).
+    emitted: Tensor,
+    /// The extended labels, (T, N, L): the same at each step, as gathering wants it.
+    index: Tensor,
+    /// Added to what comes from two places before: 0 where a path may skip the blank between two labels, else -∞. (N, L)
+    skip: Tensor,
+    /// 0 where a path may begin, and where it may end, else -∞. (N, L)
+    begin: Tensor,
+    end: Tensor,
+    /// `u8`, 1 at a sequence's last step, (T, N, 1), and 1 at its steps.
+    last_step: Tensor,
+    counts: Tensor,
+    /// The loss of a sequence without steps: 0 without labels, else ∞. (N)
+    without_steps: Tensor,
+}
+
+impl Lattice {
+    fn new(log_p: &Tensor, sequences: &Sequences, blank: usize) -> Result<Self> {
+        let (steps, batch, _) = log_p.dims3()?;
+        let (device, dtype) = (log_p.device(), log_p.dtype());
+        let longest = sequences.labels.iter().map(Vec::len).max().unwrap_or(0);
+        let places = 2 * longest + 1;
+        let mut extended = vec![blank as u32; batch * places];
+        for (labels, row) in sequences.labels.iter().zip(extended.chunks_exact_mut(places)) {
+            for (s, &label) in labels.iter().enumerate() {
+                row[2 * s + 1] = label;
+            }
+        }
+        let gate = |open: &dyn Fn(usize, usize) -> bool| -> Result<Tensor> {
+            let value = |at| if open(at / places, at % places) { 0.0 } else { f64::NEG_INFINITY };
+            let gate = (0..batch * places).map(value).collect::<Vec<_>>();
+            Tensor::from_vec(gate, (batch, places), device)?.to_dtype(dtype)
+        };
+        let of_steps = |f: &dyn Fn(usize, usize) -> bool| -> Result<Tensor> {
+            let marks = (0..steps * batch).map(|at| f(at / batch, at % batch) as u8).collect::<Vec<_>>();
+            Tensor::from_vec(marks, (steps, batch, 1), device)
+        };
+        let last_place = |n: usize| 2 * sequences.labels[n].len();
+        let skip = gate(&|n, s| s >= 2 && extended[n * places + s] != extended[n * places + s - 2])?;
+        let without_steps = |labels: &Vec<u32>| if labels.is_empty() { 0.0 } else { f64::INFINITY };
+        let without_steps = sequences.labels.iter().map(without_steps).collect::<Vec<f64>>();
+        let index = Tensor::from_vec(extended, (1, batch, places), device)?;
+        let index = index.broadcast_as((steps, batch, places))?.contiguous()?;
+        Ok(Self {
+            log_p: log_p.clone(),
+            emitted: log_p.contiguous()?.gather(&index, D::Minus1)?,
+            index,
+            skip,
+            begin: gate(&|n, s| s <= 1 && s <= last_place(n))?,
+            end: gate(&|n, s| s == last_place(n) || s + 1 == last_place(n))?,
+            last_step: of_steps(&|t, n| t + 1 == sequences.steps[n])?,
+            counts: of_steps(&|t, n| t < sequences.steps[n])?,
+            without_steps: Tensor::from_vec(without_steps, batch, device)?.to_dtype(dtype)?,
+        })
+    }
+
+    /// The log-probability of all beginnings of paths up to each step and place, one (N, L) per step, and the loss (N).
+    fn forward(&self) -> Result<(Vec<Tensor>, Tensor)> {
+        let mut alphas: Vec<Tensor> = Vec::new();
+        let mut loss = self.without_steps.clone();
+        for t in 0..self.emitted.dim(0)? {
+            let before = match alphas.last() {
+                Some(alpha) => {
+                    let skipped = (shifted(alpha, 2)? + &self.skip)?;
+                    log_sum_exp(&Tensor::stack(&[alpha, &shifted(alpha, 1)?, &skipped], 0)?, 0)?
+                }
+                None => self.begin.clone(),
+            };
+            let alpha = (before + self.emitted.get(t)?)?;
+            let ended = (&alpha + &self.end)?;
+            let ended = log_sum_exp(&ended, 1)?.neg()?;
+            loss = self.last_step.get(t)?.squeeze(1)?.where_cond(&ended, &loss)?;
+            alphas.push(alpha);
+        }
+        Ok((alphas, loss))
+    }
+
+    /// `p - posterior` at each step, (T, N, C): 0 at steps that don't count.
+    fn gradient(&self, alphas: &[Tensor], loss: &Tensor) -> Result<Tensor> {
+        // Where no path is possible all are at -∞, and the posterior is 0.
+        let loss = loss.ne(f64::INFINITY)?.where_cond(loss, &loss.zeros_like()?)?.unsqueeze(1)?;
+        // What a path costs from each place on, the place itself not counted.
+        let mut beta = self.end.clone();
+        let mut posteriors = Vec::new();
+        for t in (0..alphas.len()).rev() {
+            let end = self.last_step.get(t)?.broadcast_as(self.end.shape())?;
+            beta = end.where_cond(&self.end, &beta)?;
+            posteriors.push((&alphas[t] + &beta)?.broadcast_add(&loss)?.exp()?);
+            let next = (beta + self.emitted.get(t)?)?;
+            let skipped = shifted_back(&(&next + &self.skip)?, 2)?;
+            beta = log_sum_exp(&Tensor::stack(&[&next, &shifted_back(&next, 1)?, &skipped], 0)?, 0)?;
+        }
+        posteriors.reverse();
+        let posterior = Tensor::stack(&posteriors, 0)?;
+        let posterior = self.log_p.zeros_like()?.scatter_add(&self.index, &posterior, D::Minus1)?;
+        let gradient = (self.log_p.exp()? - posterior)?;
+        self.counts.broadcast_as(gradient.shape())?.where_cond(&gradient, &gradient.zeros_like()?)
+    }
+}
+
+/// Row entries moved `by` places on, -∞ coming in.
+fn shifted(x: &Tensor, by: usize) -> Result<Tensor> {
+    let (gap, width) = gap(x, by)?;
+    if by < width { Tensor::cat(&[&gap, &x.narrow(1, 0, width - by)?], 1) } else { Ok(gap) }
+}
+
+/// Row entries moved `by` places back, -∞ coming in.
+fn shifted_back(x: &Tensor, by: usize) -> Result<Tensor> {
+    let (gap, width) = gap(x, by)?;
+    if by < width { Tensor::cat(&[&x.narrow(1, by, width - by)?, &gap], 1) } else { Ok(gap) }
+}
+
+/// `by` columns of -∞, or as many as `x` has, and the number that it has.
+fn gap(x: &Tensor, by: usize) -> Result<(Tensor, usize)> {
+    let (rows, width) = x.dims2()?;
+    let gap = Tensor::full(f64::NEG_INFINITY, (rows, by.min(width)), x.device())?.to_dtype(x.dtype())?;
+    Ok((gap, width))
+}
+
+/// `log Σ e^x` over one dimension; -∞ where all are.
+fn log_sum_exp(x: &Tensor, dim: usize) -> Result<Tensor> {
+    let max = x.max_keepdim(dim)?;
+    let max = max.eq(f64::NEG_INFINITY)?.where_cond(&max.zeros_like()?, &max)?;
+    x.broadcast_sub(&max)?.exp()?.sum(dim)?.log()? + max.squeeze(dim)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    /// Log-probabilities of `steps` steps, one sequence and three classes.
+    fn log_p(steps: usize) -> Tensor {
+        let logits = (0..steps * 3).map(|i| ((i * i) % 7) as f64 / 3.0).collect::<Vec<_>>();
+        let logits = Tensor::from_vec(logits, (steps, 1, 3), &device()).unwrap();
+        crate::loss::log_softmax(&logits, 2).unwrap()
+    }
+
+    fn ints(values: &[i64]) -> Tensor {
+        Tensor::new(values, &device()).unwrap()
+    }
+
+    #[test]
+    fn one_step_of_one_label_is_its_likelihood() -> Result<()> {
+        let log_p = log_p(1);
+        let expected = -log_p.to_vec3::<f64>()?[0][0][2];
+        assert_values(CtcLoss::default().forward(&log_p, &ints(&[2]), &ints(&[1]), &ints(&[1])), &[expected])
+    }
+
+    #[test]
+    fn an_impossible_target_costs_infinity_or_nothing_and_pulls_nowhere() -> Result<()> {
+        let var = candle_core::Var::from_tensor(&log_p(2))?;
+        for (zero_infinity, expected) in [(false, f64::INFINITY), (true, 0.0)] {
+            let loss = CtcLoss { zero_infinity, ..Default::default() };
+            // A blank must stand between the two: three steps at least.
+            let value = loss.forward(&var, &ints(&[1, 1]), &ints(&[2]), &ints(&[2]))?;
+            assert_eq!(value.to_scalar::<f64>()?, expected);
+            let grad = value.backward()?.get(&var).unwrap().flatten_all()?.to_vec1::<f64>()?;
+            assert_eq!(grad, [0.0; 6]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_lengths_labels_and_shapes_that_do_not_fit() {
+        let log_p = log_p(3);
+        let refused = |targets: &[i64], steps: &[i64], labels: &[i64], parts: &[&str]| {
+            let loss = CtcLoss::default();
+            refuses(loss.forward(&log_p, &ints(targets), &ints(steps), &ints(labels)), &[&["CtcLoss"], parts].concat());
+        };
+        refused(&[1], &[4], &[1], &["input_lengths holds 4", "0 to 3"]);
+        refused(&[1], &[-1], &[1], &["input_lengths holds -1"]);
+        refused(&[1], &[3], &[2], &["target_lengths holds 2"]);
+        refused(&[1, 2], &[3], &[1], &["target_lengths add up to 1", "2 labels"]);
+        refused(&[3], &[3], &[1], &["label 3", "3 classes"]);
+        refused(&[1], &[3, 3], &[1], &["input_lengths", "[2]", "1 sequences"]);
+        let all = (&ints(&[1]), &ints(&[3]), &ints(&[1]));
+        let loss = CtcLoss { blank: 3, ..Default::default() };
+        refuses(loss.forward(&log_p, all.0, all.1, all.2), &["CtcLoss", "blank is 3", "3 classes"]);
+        let loss = CtcLoss::default();
+        refuses(loss.forward(&log_p.get(0).unwrap().get(0).unwrap(), all.0, all.1, all.2), &["log_probs", "[3]"]);
+        refuses(loss.forward(&log_p, &log_p, all.1, all.2), &["CtcLoss", "targets", "F64", "I64"]);
+        refuses(loss.forward(all.0, all.0, all.1, all.2), &["CtcLoss", "log_probs", "I64"]);
+    }
+}

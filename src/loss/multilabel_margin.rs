@@ -1,0 +1,108 @@
+use super::{Reduction, classes, float, ops, same_device};
+use candle_core::{D, DType, Result, Tensor, bail};
+
+/// Hinge loss between the scores of the classes `Y` that a sample belongs to and the scores of those it does not:
+///
+/// ```text
+/// l = Σ_{j∈Y} Σ_{k∉Y} max(0, 1 - (x_j - x_k)) / C
+/// ```
+///
+/// For several classes at once, where the order of the scores decides: every class of the sample should lead every other
+/// by 1. If a yes or no for each class is wanted,
+/// [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss) gives that.
+///
+/// Source: [`torch.nn.MultiLabelMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html).
+#[derive(Debug, Clone, Default)]
+pub struct MultiLabelMarginLoss {
+    /// How the sample losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl MultiLabelMarginLoss {
+    /// The loss of the scores `input` against `target`, each sample's classes as a list that the first -1 ends (it may
+    /// fill the row): `i64`, or `u8` and `u32` for lists that fill the row.
+    ///
+    /// Shapes: both `(N, C)`, or both `(C)`, or both scalars; the result is a scalar, or `(N)` with
+    /// [`Reduction::None`]. A class that is listed twice counts twice. The derivative of a lead of exactly 1 is 0.
+    ///
+    /// # Errors
+    /// If a class is neither -1 nor in `0..C` (seen on the CPU only), if the shapes don't fit, if `input` is not of a
+    /// float dtype or `target` not of one for classes, or if the devices differ.
+    pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let x = float("MultiLabelMarginLoss", "input", input)?;
+        if target.dims() != x.dims() || x.rank() > 2 {
+            bail!(
+                "MultiLabelMarginLoss: target has shape {:?} and input {:?}; both must be (N, C), or both (C)",
+                target.dims(),
+                x.dims()
+            )
+        }
+        same_device("MultiLabelMarginLoss", ("target", target), ("input", input))?;
+        // (N, C) from here on.
+        let count = x.dims().last().copied().unwrap_or(1);
+        let x = x.reshape(((), count))?;
+        let (index, listed) = lists(target, x.dims(), x.dtype())?;
+
+        let is_listed = x.zeros_like()?.scatter_add(&index, &listed, 1)?.gt(0f64)?.to_dtype(x.dtype())?;
+        let not_listed = (1. - is_listed)?;
+        // (N, L, C): each class of a list against each class of the sample.
+        let lead = x.contiguous()?.gather(&index, 1)?.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?;
+        let counts = listed.unsqueeze(2)?.broadcast_mul(&not_listed.unsqueeze(1)?)?;
+        let missing = (ops::relu(&(1. - lead)?)? * counts)?;
+        let loss = (missing.sum(D::Minus1)?.sum(D::Minus1)? / count as f64)?;
+        let loss = if target.rank() < 2 { loss.squeeze(0)? } else { loss };
+
+        self.reduction.reduce(&loss, input.dtype())
+    }
+}
+
+/// The listed classes as `u32`, 0 behind a list's end, and 1 in `dtype` where one is listed; both of shape (N, L).
+fn lists(target: &Tensor, shape: &[usize], dtype: DType) -> Result<(Tensor, Tensor)> {
+    let mut target = classes("MultiLabelMarginLoss", "target", target)?.reshape(shape)?.contiguous()?;
+    if target.device().is_cpu() {
+        let (rows, count) = (target.to_vec2::<i64>()?, shape[1] as i64);
+        if let Some(class) = rows.iter().flatten().find(|&&class| !(-1..count).contains(&class)) {
+            bail!("MultiLabelMarginLoss: target holds {class} but must hold classes, 0 to {}, or -1", count - 1)
+        }
+        // No work on columns that all lists have ended before.
+        let len = |row: &Vec<i64>| row.iter().position(|&class| class < 0).unwrap_or(row.len());
+        let longest = rows.iter().map(len).max().unwrap_or(0);
+        target = target.narrow(1, 0, longest.max(1).min(shape[1]))?;
+    }
+    let ended = target.lt(0i64)?.to_dtype(dtype)?.cumsum(1)?.gt(0f64)?;
+    let index = ended.where_cond(&target.zeros_like()?, &target.contiguous()?)?.to_dtype(DType::U32)?;
+    Ok((index, (1. - ended.to_dtype(dtype)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn the_classes_of_the_list_should_lead_all_others() -> Result<()> {
+        let (x, y) = (vector(&[0.1, 0.2, 0.4, 0.8]), Tensor::new(&[3i64, 0, -1, 1], &device())?);
+        let expected = (0.4 + 0.6 + 1.1 + 1.3) / 4.0;
+        assert_values(MultiLabelMarginLoss::default().forward(&x, &y), &[expected])
+    }
+
+    #[test]
+    fn a_sample_of_no_class_costs_nothing() -> Result<()> {
+        let (x, y) = (vector(&[0.1, 0.2]), Tensor::new(&[-1i64, 0], &device())?);
+        assert_values(MultiLabelMarginLoss::default().forward(&x, &y), &[0.0])
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() -> Result<()> {
+        let (x, loss) = (vector(&[0.1, 0.2]), MultiLabelMarginLoss::default());
+        let classes = |values: &[i64]| Tensor::new(values, &device());
+        if device().is_cpu() {
+            refuses(loss.forward(&x, &classes(&[2, -1])?), &["MultiLabelMarginLoss", "target holds 2", "0 to 1"]);
+            refuses(loss.forward(&x, &classes(&[-1, -2])?), &["MultiLabelMarginLoss", "target holds -2"]);
+        }
+        refuses(loss.forward(&x, &classes(&[0])?), &["MultiLabelMarginLoss", "target", "[1]", "[2]"]);
+        refuses(loss.forward(&x, &x), &["MultiLabelMarginLoss", "target", "F64", "I64"]);
+        refuses(loss.forward(&classes(&[0, 1])?, &classes(&[0, 1])?), &["MultiLabelMarginLoss", "input", "I64"]);
+        Ok(())
+    }
+}

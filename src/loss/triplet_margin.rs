@@ -1,0 +1,140 @@
+use super::{Reduction, check_option, matching, ops};
+use candle_core::{D, Result, Tensor, bail};
+
+/// A loss on three points: an anchor should be nearer to what is like it than to what is not, by `margin`:
+///
+/// ```text
+/// l = max(0, d(anchor, positive) - d(anchor, negative) + margin)    with d(u, v) = ‖u - v + eps‖_p
+/// ```
+///
+/// For embeddings learned from comparisons: faces, products, sentences. Easy triplets soon cost nothing, so which
+/// triplets are made decides how far it learns. With `swap`, the negative's distance is the smaller of those to the
+/// anchor and to the positive.
+///
+/// Source: Balntas et al., [Learning local feature descriptors with triplets and shallow convolutional neural
+/// networks](https://doi.org/10.5244/C.30.119), 2016;
+/// [`torch.nn.TripletMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.TripletMarginLoss.html).
+#[derive(Debug, Clone)]
+pub struct TripletMarginLoss {
+    /// The lead from which a triplet costs nothing, in the unit of the distance; positive. Default 1.
+    pub margin: f64,
+    /// The norm of the distance: 0 or more, infinity included. Default 2.
+    pub p: f64,
+    /// Added to each difference, so that a distance is hardly ever 0. Default 1e-6.
+    pub eps: f64,
+    /// Whether the negative may be compared with the positive instead of the anchor. Default false.
+    pub swap: bool,
+    /// How the triplet losses are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for TripletMarginLoss {
+    fn default() -> Self {
+        Self { margin: 1.0, p: 2.0, eps: 1e-6, swap: false, reduction: Reduction::default() }
+    }
+}
+
+impl TripletMarginLoss {
+    /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
+    ///
+    /// Shapes: all three `(…, D)`, the same; the result is a scalar, or `(…)` with [`Reduction::None`]. The derivative of
+    /// a margin that is met exactly, and of a distance of 0, is 0.
+    ///
+    /// # Errors
+    /// If `margin` is not positive, if `p` is negative or NaN, if `eps` is NaN, if the points are scalars, if shape,
+    /// dtype or device of the three differ, or the dtype is not a float.
+    pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
+        const LOSS: &str = "TripletMarginLoss";
+        check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
+        check_option(LOSS, "p", self.p, self.p >= 0.0, "0 or more")?;
+        check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
+        let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
+        if anchor.rank() == 0 {
+            bail!("{LOSS}: anchor is a scalar but needs a dimension to measure distances in, (…, D)")
+        }
+
+        let loss = triplet(&points, self.margin, self.swap, |u, v| distance(u, v, self.p, self.eps))?;
+
+        self.reduction.reduce(&loss, anchor.dtype())
+    }
+}
+
+/// The loss of each triplet under any distance.
+pub(super) fn triplet(
+    [anchor, positive, negative]: &[Tensor; 3],
+    margin: f64,
+    swap: bool,
+    distance: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let to_positive = distance(anchor, positive)?;
+    let mut to_negative = distance(anchor, negative)?;
+    if swap {
+        to_negative = to_negative.minimum(&distance(positive, negative)?)?;
+    }
+    ops::relu(&((to_positive + margin)? - to_negative)?)
+}
+
+/// `‖u - v + eps‖_p` over the last dimension.
+pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tensor> {
+    let size = ops::abs(&((u - v)? + eps)?)?;
+    if p == 0.0 {
+        return size.ne(0f64)?.to_dtype(size.dtype())?.sum(D::Minus1);
+    }
+    if p == 1.0 {
+        return size.sum(D::Minus1);
+    }
+    if p.is_infinite() {
+        // The gradient is shared evenly by all that are the largest.
+        let largest = size.detach().max_keepdim(D::Minus1)?;
+        let hits = size.detach().broadcast_eq(&largest)?.to_dtype(size.dtype())?;
+        let share = hits.broadcast_div(&hits.sum_keepdim(D::Minus1)?)?;
+        return (size * share)?.sum(D::Minus1);
+    }
+    if p == 2.0 {
+        return power(&size.sqr()?.sum(D::Minus1)?, 0.5);
+    }
+    power(&power(&size, p)?.sum(D::Minus1)?, 1. / p)
+}
+
+/// `x^e` for `x >= 0`, with derivative 0 at 0 for every `e`, as PyTorch's norms have.
+fn power(x: &Tensor, e: f64) -> Result<Tensor> {
+    let is_zero = x.eq(0f64)?;
+    let positive = is_zero.where_cond(&x.ones_like()?, x)?;
+    let power = if e == 0.5 { positive.sqrt()? } else { positive.powf(e)? };
+    is_zero.where_cond(&x.zeros_like()?, &power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::testing::*;
+
+    #[test]
+    fn the_positive_should_be_nearer_by_the_margin() -> Result<()> {
+        let point = |x: f64, y: f64| vector(&[x, y]);
+        let (anchor, positive, negative) = (point(0.0, 0.0), point(3.0, 4.0), point(0.0, 5.5));
+        let loss = TripletMarginLoss { eps: 0.0, ..Default::default() };
+        assert_values(loss.forward(&anchor, &positive, &negative), &[5.0 - 5.5 + 1.0])?;
+        let swap = TripletMarginLoss { swap: true, ..loss };
+        assert_values(swap.forward(&anchor, &positive, &negative), &[5.0 - 11.25f64.sqrt() + 1.0])
+    }
+
+    #[test]
+    fn refuses_options_that_make_no_sense() {
+        let x = vector(&[1.0]);
+        let refused = |loss: TripletMarginLoss, part| refuses(loss.forward(&x, &x, &x), &["TripletMarginLoss", part]);
+        refused(TripletMarginLoss { margin: 0.0, ..Default::default() }, "margin is 0");
+        refused(TripletMarginLoss { p: -1.0, ..Default::default() }, "p is -1");
+        refused(TripletMarginLoss { eps: f64::NAN, ..Default::default() }, "eps is NaN");
+    }
+
+    #[test]
+    fn refuses_what_does_not_match() -> Result<()> {
+        let (x, loss) = (vector(&[1.0, 2.0]), TripletMarginLoss::default());
+        refuses(loss.forward(&x, &vector(&[1.0]), &x), &["TripletMarginLoss", "positive", "[1]", "anchor", "[2]"]);
+        refuses(loss.forward(&x, &x, &vector(&[1.0])), &["TripletMarginLoss", "negative", "[1]", "anchor", "[2]"]);
+        let scalar = Tensor::new(1f64, &device())?;
+        refuses(loss.forward(&scalar, &scalar, &scalar), &["TripletMarginLoss", "scalar"]);
+        Ok(())
+    }
+}
