@@ -1,8 +1,11 @@
 //! Every loss against values and gradients that PyTorch computed (`tests/golden/make.py`), in two precisions, on
 //! contiguous arguments and on transposed ones. `--nocapture` shows the worst difference of each loss.
 
+mod common;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_losses::loss::*;
+use common::device;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +15,7 @@ struct Case<'a> {
     tensors: &'a HashMap<String, Tensor>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
     fn tensor(&self, name: &str, dtype: DType) -> Option<Tensor> {
         let tensor = self.tensors.get(&format!("{}.{name}", self.number))?.to_device(&device()).unwrap();
         Some(if tensor.dtype().is_float() { tensor.to_dtype(dtype).unwrap() } else { tensor })
@@ -30,7 +33,7 @@ impl Case<'_> {
         self.json["options"][option].as_f64().unwrap_or(default)
     }
 
-    fn loss(&self) -> &str {
+    fn loss(&self) -> &'a str {
         self.json["loss"].as_str().unwrap()
     }
 
@@ -150,15 +153,6 @@ impl Case<'_> {
     }
 }
 
-fn device() -> Device {
-    match std::env::var("CANDLE_LOSSES_DEVICE").as_deref() {
-        Err(_) | Ok("cpu") => Device::Cpu,
-        Ok("cuda") => Device::new_cuda(0).unwrap(),
-        Ok("metal") => Device::new_metal(0).unwrap(),
-        Ok(other) => panic!("CANDLE_LOSSES_DEVICE is {other}, not cpu, cuda or metal"),
-    }
-}
-
 /// The same elements, differentiable still, but not contiguous in memory where there are dimensions to swap.
 fn strided(arg: &Tensor) -> Result<Tensor> {
     match arg.rank() {
@@ -184,11 +178,56 @@ fn difference(found: &Tensor, expected: &Tensor) -> Result<f64> {
     Ok(differences.fold(0.0, f64::max))
 }
 
+fn load() -> (Value, HashMap<String, Tensor>) {
+    let json = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
+    let tensors = candle_core::safetensors::load_buffer(include_bytes!("golden/cases.safetensors"), &Device::Cpu);
+    (json, tensors.unwrap())
+}
+
+/// How many units in the last place of `dtype` two numbers differ by.
+fn ulps(a: f64, b: f64, dtype: DType) -> f64 {
+    if a == b || (a.is_nan() && b.is_nan()) {
+        return 0.0;
+    }
+    let (digits, least) = if dtype == DType::F16 { (10, -14) } else { (7, -126) };
+    let exponent = (a.abs().max(b.abs()).log2().floor() as i32).max(least);
+    (a - b).abs() / 2f64.powi(exponent - digits)
+}
+
+#[test]
+fn half_precision_is_rounded_once() -> Result<()> {
+    let (json, tensors) = load();
+    let mut table: BTreeMap<(&str, &str), (usize, usize, f64)> = BTreeMap::new();
+    for (number, json) in json["cases"].as_array().unwrap().iter().enumerate() {
+        let case = Case { number, json, tensors: &tensors };
+        for (name, dtype) in [("f16", DType::F16), ("bf16", DType::BF16)] {
+            let Some(expected) = case.tensor(&format!("value.{name}"), DType::F64) else { continue };
+            let names = json["args"].as_object().unwrap().keys();
+            let args = names.map(|name| (name.as_str(), case.tensor(&format!("arg.{name}"), dtype).unwrap())).collect();
+            let value = case.forward(dtype, &args)?;
+            assert_eq!(value.dtype(), dtype, "{json}");
+            let list = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+            let worst =
+                list(&value)?.into_iter().zip(list(&expected)?).map(|(a, b)| ulps(a, b, dtype)).fold(0.0, f64::max);
+            let (passed, total, most) = table.entry((case.loss(), name)).or_insert((0, 0, 0.0));
+            *total += 1;
+            *passed += usize::from(worst <= 1.0);
+            *most = most.max(worst);
+        }
+    }
+    for ((loss, precision), (passed, total, most)) in &table {
+        println!("{loss:<30}{precision:<5} {passed:>4} of {total:<4}  at most {most:.1} units in the last place");
+    }
+    assert_eq!(table.len(), 2 * 21);
+    for ((loss, precision), (passed, total, _)) in &table {
+        assert!(passed * 100 >= total * 99, "{loss} in {precision}: {passed} of {total}");
+    }
+    Ok(())
+}
+
 #[test]
 fn losses_are_pytorchs_in_value_and_gradient() {
-    let json: Value = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
-    let tensors =
-        candle_core::safetensors::load_buffer(include_bytes!("golden/cases.safetensors"), &Device::Cpu).unwrap();
+    let (json, tensors) = load();
     let mut failures = Vec::new();
     let mut table: BTreeMap<(&str, &str), (usize, usize, f64, f64)> = BTreeMap::new();
     for (number, json) in json["cases"].as_array().unwrap().iter().enumerate() {

@@ -1,17 +1,10 @@
 //! What the losses' own tests share.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-/// Where the losses' tests run: the CPU, or as `CANDLE_LOSSES_DEVICE` says, `cuda` or `metal`.
-pub fn device() -> Device {
-    let device = match std::env::var("CANDLE_LOSSES_DEVICE").as_deref() {
-        Err(_) | Ok("cpu") => Ok(Device::Cpu),
-        Ok("cuda") => Device::new_cuda(0),
-        Ok("metal") => Device::new_metal(0),
-        Ok(other) => panic!("CANDLE_LOSSES_DEVICE is {other}, not cpu, cuda or metal"),
-    };
-    device.expect("the device that CANDLE_LOSSES_DEVICE names")
-}
+#[path = "../../tests/common/mod.rs"]
+mod common;
+pub use common::device;
 
 pub fn vector(values: &[f64]) -> Tensor {
     Tensor::new(values, &device()).unwrap()

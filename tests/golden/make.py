@@ -78,6 +78,7 @@ def case(loss, function, args, options=None, reductions=REDUCTIONS, constant=(),
         stored |= {f"option.{name}": option for name, option in options.items() if torch.is_tensor(option)}
         stored |= {f"grad.{name}": leaf.grad for name, leaf in leaves.items() if leaf.requires_grad}
         stored |= {"value": value, "cotangent": cotangent}
+        stored |= in_half(function, args, options, reduction)
         tensors.update({f"{key}.{name}": tensor.detach().clone().contiguous() for name, tensor in stored.items()})
         cases.append(
             {
@@ -88,6 +89,21 @@ def case(loss, function, args, options=None, reductions=REDUCTIONS, constant=(),
                 "note": note,
             }
         )
+
+
+def in_half(function, args, options, reduction):
+    """PyTorch's results for arguments in half precision, computed in float32 and rounded once.
+
+    In half precision itself PyTorch rounds after each operation where a loss is composed of several, and has no kernel
+    for some losses.
+    """
+    results = {}
+    for name, dtype in (("f16", torch.float16), ("bf16", torch.bfloat16)):
+        half = lambda x: x.to(dtype).float() if torch.is_tensor(x) and x.is_floating_point() else x
+        half_args, half_options = ({key: half(x) for key, x in d.items()} for d in (args, options))
+        if reduction != "batchmean":
+            results[f"value.{name}"] = function(**half_args, **half_options, reduction=reduction).to(dtype)
+    return results
 
 
 SHAPES = ((), (1,), (6,), (4, 3), (2, 3, 4), (2, 2, 1, 3))

@@ -1,0 +1,12 @@
+use candle_core::Device;
+
+/// Where tests of the losses run: the CPU, or as `CANDLE_LOSSES_DEVICE` says, `cuda` or `metal`.
+pub fn device() -> Device {
+    let device = match std::env::var("CANDLE_LOSSES_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Ok(Device::Cpu),
+        Ok("cuda") => Device::new_cuda(0),
+        Ok("metal") => Device::new_metal(0),
+        Ok(other) => panic!("CANDLE_LOSSES_DEVICE is {other}, not cpu, cuda or metal"),
+    };
+    device.expect("the device that CANDLE_LOSSES_DEVICE names")
+}
