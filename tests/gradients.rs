@@ -9,8 +9,7 @@ use common::device;
 /// Numbers spread over `low..high`, no two alike, none on a corner of a loss.
 fn spread(shape: &[usize], low: f64, high: f64, seed: usize) -> Tensor {
     let count = shape.iter().product::<usize>();
-    let values =
-        (0..count).map(|i| low + (high - low) * (((i + 1) * (7919 + 611 * seed)) % 10_007) as f64 / 10_007.0);
+    let values = (0..count).map(|i| low + (high - low) * (((i + 1) * (7919 + 611 * seed)) % 10_007) as f64 / 10_007.0);
     Tensor::from_vec(values.collect::<Vec<_>>(), shape, &device()).unwrap()
 }
 
