@@ -1,4 +1,4 @@
-use crate::data::{Draw, Samples, Source, generator};
+use crate::data::{Draw, Partners, Samples, Source, generator};
 use crate::loss::Reduction;
 use crate::{Activation, Mlp};
 use anyhow::{Context, Result, ensure};
@@ -141,6 +141,7 @@ impl<S: Source> Args<S> {
 }
 
 /// A run of an example: its options, its device, its data.
+#[derive(Clone)]
 pub struct Session {
     pub(crate) args: TrainArgs,
     pub(crate) batch_size: usize,
@@ -158,9 +159,17 @@ impl Session {
     }
 
     /// The same run with targets made of the data's own, all at once and before the first step.
-    pub fn with_targets(self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+    pub fn with_targets(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
         let (train, test) = (self.train.map_targets(&f)?, self.test.map_targets(&f)?);
-        Ok(Self { train, test, ..self })
+        Ok(Self { train, test, ..self.clone() })
+    }
+
+    /// The same run on groups of images: one for each image, with the partners that `draw` gives it. The targets are the
+    /// classes, (N, members). A batch's images are those of its first group, then those of the second, and so on.
+    pub fn with_groups<const N: usize>(&self, draw: impl Fn(&mut Partners) -> [u32; N]) -> Result<Self> {
+        let mut rng = generator(self.args.seed, Draw::Groups);
+        let (train, test) = (self.train.grouped(&draw, &mut rng)?, self.test.grouped(&draw, &mut rng)?);
+        Ok(Self { train, test, ..self.clone() })
     }
 
     /// A multilayer perceptron on this data with layers of these widths, the last being the outputs. Its weights are

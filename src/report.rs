@@ -1,6 +1,7 @@
-use crate::{Mlp, Session};
+use crate::Session;
+use crate::data::Samples;
 use anyhow::Result;
-use candle_core::{DType, Module, Tensor};
+use candle_core::{D, DType, Module, Tensor};
 use std::io::Write;
 
 /// Samples to put through the model at once.
@@ -18,20 +19,37 @@ pub struct Report {
 
 impl Session {
     /// The model's outputs on the held-out samples, or on the training samples where none were held out.
-    pub fn report(&self, model: &Mlp) -> Result<Report> {
+    pub fn report(&self, model: &impl Module) -> Result<Report> {
         let (part, samples) = if self.test.is_empty() { ("Training", &self.train) } else { ("Test", &self.test) };
-        let mut outputs = Vec::new();
-        for start in (0..samples.len()).step_by(BATCH) {
-            let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
-            outputs.push(model.forward(&inputs)?.detach());
-        }
-        Ok(Report {
-            part,
-            samples: samples.len(),
-            output: Tensor::cat(&outputs, 0)?,
-            target: samples.targets().clone(),
-        })
+        let (output, target) = (outputs(model, samples)?, samples.targets().clone());
+        Ok(Report { part, samples: samples.len(), output, target })
     }
+
+    /// Prints how often the nearest of 10,000 training samples, by the distance of the model's outputs, is of a held-out
+    /// sample's own class.
+    pub fn report_nearest_neighbours(&self, model: &impl Module) -> Result<()> {
+        let report = self.report(model)?;
+        let known = self.train.take(10_000)?;
+        let places = outputs(model, &known)?;
+        // The nearest y to x is where x·y - |y|²/2 is largest.
+        let half_squares = (places.sqr()?.sum(D::Minus1)? / 2.)?;
+        let mut nearest = Vec::new();
+        for start in (0..report.samples).step_by(BATCH) {
+            let here = report.output.narrow(0, start, BATCH.min(report.samples - start))?;
+            nearest.push(here.matmul(&places.t()?)?.broadcast_sub(&half_squares)?.argmax(1)?);
+        }
+        let classes = known.targets().index_select(&Tensor::cat(&nearest, 0)?, 0)?;
+        report.share("nearest-neighbour accuracy", &classes.eq(&report.target)?)
+    }
+}
+
+fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor> {
+    let mut outputs = Vec::new();
+    for start in (0..samples.len()).step_by(BATCH) {
+        let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
+        outputs.push(model.forward(&inputs)?.detach());
+    }
+    Tensor::cat(&outputs, 0)
 }
 
 impl Report {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Name, data, and how each line of the report starts.
-const EXAMPLES: [(&str, &str, &[&str]); 15] = [
+const EXAMPLES: [(&str, &str, &[&str]); 21] = [
     ("bce", "fake", &["Test accuracy: "]),
     ("bce_with_logits", "fake", &["Test accuracy: "]),
     ("nll", "digits", &["Test accuracy: "]),
@@ -20,6 +20,12 @@ const EXAMPLES: [(&str, &str, &[&str]); 15] = [
     ("mse", "boston", &["Test MAE: ", "Test RMSE: "]),
     ("smooth_l1", "boston", &["Test MAE: ", "Test RMSE: "]),
     ("huber", "boston", &["Test MAE: ", "Test RMSE: "]),
+    ("multilabel_margin", "digits", &["Test exact-match accuracy: "]),
+    ("margin_ranking", "digits", &["Test accuracy: "]),
+    ("cosine_embedding", "digits", &["Test accuracy: "]),
+    ("triplet_margin", "digits", &["Test nearest-neighbour accuracy: "]),
+    ("triplet_margin_with_distance", "digits", &["Test nearest-neighbour accuracy: "]),
+    ("ctc", "digits", &["Test exact-sequence accuracy: "]),
 ];
 
 fn example(name: &str) -> Command {

@@ -13,12 +13,14 @@ fn spread(shape: &[usize], low: f64, high: f64, seed: usize) -> Tensor {
     Tensor::from_vec(values.collect::<Vec<_>>(), shape, &device()).unwrap()
 }
 
+type Loss = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
+
 /// Values to differentiate at, and the loss of them.
-type Case = (&'static str, Vec<Tensor>, Box<dyn Fn(&[Tensor]) -> Result<Tensor>>);
+type Case = (&'static str, Vec<Tensor>, Loss);
 
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    let mut add = |name, at: Vec<Tensor>, loss: Box<dyn Fn(&[Tensor]) -> Result<Tensor>>| cases.push((name, at, loss));
+    let mut add = |name, at: Vec<Tensor>, loss: Loss| cases.push((name, at, loss));
     let real = |seed| spread(&[4, 3], -2.0, 2.0, seed);
     let share = |seed| spread(&[4, 3], 0.1, 0.9, seed);
     let side =

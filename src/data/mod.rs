@@ -5,11 +5,13 @@ mod boston;
 mod digits;
 mod enlarge;
 mod fake;
+mod groups;
 mod idx;
 
 pub use boston::BostonHousing;
 pub use digits::{Digits, Named};
 pub use fake::FakeImages;
+pub use groups::Partners;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -28,28 +30,24 @@ pub trait Source: clap::Args {
     fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)>;
 }
 
-/// Samples on the device: a row of inputs and a target each.
+/// Samples on the device: a row of inputs and a target each, or several rows together and a target for the group.
 #[derive(Debug, Clone)]
 pub struct Samples {
     inputs: Tensor,
     targets: Tensor,
+    /// The rows of each group, (N, members); without it each row is a sample.
+    groups: Option<Tensor>,
 }
 
 impl Samples {
     /// `inputs` is (N, …), real numbers as `f32` or pixels as `u8` (0 to 255 for 0 to 1); `targets` is (N, …).
     pub fn new(inputs: Tensor, targets: Tensor) -> Result<Self> {
-        ensure!(
-            inputs.dim(0)? == targets.dim(0)?,
-            "there are {} samples but {} targets",
-            inputs.dim(0)?,
-            targets.dim(0)?
-        );
-        Ok(Self { inputs, targets })
+        Self { inputs, targets, groups: None }.checked()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.inputs.dims()[0]
+        self.rows().dims()[0]
     }
 
     /// Whether there is none.
@@ -57,7 +55,7 @@ impl Samples {
         self.len() == 0
     }
 
-    /// How many numbers a sample has.
+    /// How many numbers a row of inputs has.
     pub fn features(&self) -> usize {
         self.inputs.dims()[1..].iter().product()
     }
@@ -70,26 +68,47 @@ impl Samples {
     /// The first `n`, or all if there are fewer.
     pub fn take(&self, n: usize) -> candle_core::Result<Self> {
         let n = n.min(self.len());
-        Ok(Self { inputs: self.inputs.narrow(0, 0, n)?, targets: self.targets.narrow(0, 0, n)? })
+        let first = |rows: &Tensor| rows.narrow(0, 0, n);
+        Ok(match &self.groups {
+            Some(groups) => {
+                Self { inputs: self.inputs.clone(), targets: first(&self.targets)?, groups: Some(first(groups)?) }
+            }
+            None => Self { inputs: first(&self.inputs)?, targets: first(&self.targets)?, groups: None },
+        })
     }
 
     /// The same inputs with other targets.
     pub fn map_targets(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
-        Self::new(self.inputs.clone(), f(&self.targets)?)
+        Self { targets: f(&self.targets)?, ..self.clone() }.checked()
     }
 
-    /// `len` of the samples from `start`, as inputs in `f32` and targets; in `order` if there is one.
+    /// `len` of the samples from `start`, as inputs in `f32` and targets; in `order` if there is one. The rows of groups
+    /// follow each other: `members` times `len` of them.
     pub fn batch(&self, order: Option<&Tensor>, start: usize, len: usize) -> candle_core::Result<(Tensor, Tensor)> {
         let select = |rows: &Tensor| match order {
             Some(order) => rows.index_select(&order.narrow(0, start, len)?, 0),
             None => rows.narrow(0, start, len),
         };
-        let inputs = select(&self.inputs)?;
+        let inputs = match &self.groups {
+            Some(groups) => self.inputs.index_select(&select(groups)?.flatten_all()?, 0)?,
+            None => select(&self.inputs)?,
+        };
         let inputs = match inputs.dtype() {
             DType::U8 => (inputs.to_dtype(DType::F32)? / 255.)?,
             _ => inputs,
         };
         Ok((inputs, select(&self.targets)?))
+    }
+
+    /// What has one entry per sample.
+    fn rows(&self) -> &Tensor {
+        self.groups.as_ref().unwrap_or(&self.inputs)
+    }
+
+    fn checked(self) -> Result<Self> {
+        let targets = self.targets.dim(0)?;
+        ensure!(self.len() == targets, "there are {} samples but {targets} targets", self.len());
+        Ok(self)
     }
 }
 
@@ -100,6 +119,7 @@ pub(crate) enum Draw {
     Order,
     Split,
     FakeImages,
+    Groups,
 }
 
 /// The generator for one purpose.

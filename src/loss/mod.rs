@@ -17,10 +17,44 @@
 //! Values, gradients and shapes are PyTorch's, for every option. Inputs may be `f16`, `bf16`, `f32` or `f64`; the half
 //! precisions are computed in `f32` and the result is rounded once. Class indices may be `u8`, `u32` or `i64`.
 //!
-//! Two things are stricter than PyTorch. An input and a target of different shapes are an error where PyTorch would
+//! # What is refused
+//!
+//! An error names the loss, the argument, what it got and what it needs. Every loss refuses arguments whose shape, dtype
+//! or device don't fit together. What each refuses besides (checked by `tests/refusals.rs`):
+//!
+//! | loss | argument: what it must not be |
+//! |---|---|
+//! | [`BceLoss`] | `input`: outside [0, 1] or NaN; `target`: outside [0, 1] or NaN; `weight`: not broadcasting to the input |
+//! | [`BceWithLogitsLoss`] | `weight`: not broadcasting to the input; `pos_weight`: not broadcasting to the input |
+//! | [`CosineEmbeddingLoss`] | `margin`: NaN |
+//! | [`CrossEntropyLoss`] | `target`: a class out of range; `weight`: not one per class; `label_smoothing`: outside [0, 1] |
+//! | [`CtcLoss`] | `targets`: a label out of range; `input_lengths`: below 0 or above the steps; `target_lengths`: below 0 or above the labels; `blank`: not a class |
+//! | [`GaussianNllLoss`] | `var`: negative; `eps`: not positive |
+//! | [`HingeEmbeddingLoss`] | `margin`: NaN |
+//! | [`HuberLoss`] | `delta`: not positive |
+//! | [`KlDivLoss`] | `target`: negative, if it is probabilities |
+//! | [`L1Loss`] | |
+//! | [`MarginRankingLoss`] | `margin`: NaN |
+//! | [`MseLoss`] | |
+//! | [`MultiLabelMarginLoss`] | `target`: neither a class nor -1 |
+//! | [`MultiLabelSoftMarginLoss`] | `input`: a scalar; `weight`: not broadcasting to the input |
+//! | [`MultiMarginLoss`] | `target`: a class out of range; `weight`: not one per class; `p`: neither 1 nor 2; `margin`: NaN |
+//! | [`NllLoss`] | `target`: a class out of range; `weight`: not one per class |
+//! | [`PoissonNllLoss`] | `input`: a rate below `-eps`; `eps`: NaN |
+//! | [`SmoothL1Loss`] | `beta`: negative |
+//! | [`SoftMarginLoss`] | |
+//! | [`TripletMarginLoss`] | `margin`: not positive; `p`: negative; `eps`: NaN; `anchor`: a scalar |
+//! | [`TripletMarginWithDistanceLoss`] | `margin`: not positive |
+//!
+//! # What differs from PyTorch
+//!
+//! Two things are stricter. An input and a target of different shapes are an error where PyTorch would
 //! broadcast them. And what can only come out as NaN (a negative rate for a logarithm, a negative probability) is an
-//! error too. Checks that read values are made on the CPU only, as on a GPU each would wait for the device; the one
-//! exception is [`GaussianNllLoss`]'s variance, which PyTorch checks on every device as well.
+//! error too. Checks that read values are made on the CPU only, as on a GPU each would wait for the device; the
+//! exceptions are [`GaussianNllLoss`]'s variance and [`CtcLoss`]'s lengths, which PyTorch reads on every device as well.
+//!
+//! Three are better defined: [`SoftMarginLoss`] does not overflow, the gradient of an impossible [`CtcLoss`] target is 0
+//! and not NaN, and [`Reduction::BatchMean`] is there for every loss.
 
 mod bce;
 mod bce_with_logits;
