@@ -20,7 +20,7 @@ pub struct Adam {
 
 /// The running means of a parameter's gradient and of its square.
 enum Moments {
-    InPlace(RefCell<Vec<(f32, f32)>>),
+    InPlace(RefCell<(Vec<f32>, Vec<f32>)>),
     Tensors(Tensor, Tensor),
 }
 
@@ -29,7 +29,8 @@ impl Adam {
     pub fn new(variables: Vec<Var>, lr: f64) -> candle_core::Result<Self> {
         let parameters = variables.into_iter().map(|var| {
             let moments = if var.device().is_cpu() && var.dtype() == DType::F32 && var.is_contiguous() {
-                Moments::InPlace(RefCell::new(vec![(0.0, 0.0); var.elem_count()]))
+                let zeros = vec![0.0; var.elem_count()];
+                Moments::InPlace(RefCell::new((zeros.clone(), zeros)))
             } else {
                 Moments::Tensors(var.zeros_like()?, var.zeros_like()?)
             };
@@ -63,7 +64,7 @@ impl Adam {
 }
 
 struct Update<'a> {
-    moments: &'a RefCell<Vec<(f32, f32)>>,
+    moments: &'a RefCell<(Vec<f32>, Vec<f32>)>,
     step_size: f32,
     correction: f32,
 }
@@ -78,11 +79,14 @@ impl InplaceOp2 for Update<'_> {
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("adam: the gradient is not contiguous") };
         // As in PyTorch, 1 - β is rounded to single precision, not taken from the rounded β.
         let (new1, old2, new2, eps) = ((1.0 - BETA1) as f32, BETA2 as f32, (1.0 - BETA2) as f32, EPS as f32);
-        for ((x, &g), (m, v)) in var.iter_mut().zip(&grad[start..end]).zip(self.moments.borrow_mut().iter_mut()) {
-            *m += (g - *m) * new1;
-            *v = *v * old2 + g * g * new2;
-            *x -= self.step_size * *m / (v.sqrt() / self.correction + eps);
-        }
+        let (m, v) = &mut *self.moments.borrow_mut();
+        pulp::Arch::new().dispatch(#[inline(always)] || {
+            for (((x, &g), m), v) in var.iter_mut().zip(&grad[start..end]).zip(m).zip(v) {
+                *m += (g - *m) * new1;
+                *v = *v * old2 + g * g * new2;
+                *x -= self.step_size * *m / (v.sqrt() / self.correction + eps);
+            }
+        });
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! `default-features = false`. All else is the examples' common ground, behind the feature `suite`: a multilayer
 //! perceptron with PyTorch's weights and names ([`Mlp`]), the data ([`data`]), PyTorch's Adam ([`Adam`]), one training
 //! loop and what it prints ([`Session`]).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod loss;
@@ -15,6 +15,8 @@ mod adam;
 mod cli;
 #[cfg(feature = "suite")]
 pub mod data;
+#[cfg(feature = "suite")]
+mod linear;
 #[cfg(feature = "suite")]
 mod mlp;
 #[cfg(feature = "suite")]

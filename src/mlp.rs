@@ -1,3 +1,4 @@
+use crate::linear::linear;
 use crate::loss::log_softmax;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Module, Tensor, Var};
@@ -117,10 +118,8 @@ impl Module for Mlp {
     fn forward(&self, input: &Tensor) -> candle_core::Result<Tensor> {
         let mut x = if self.flatten { input.flatten_from(1)? } else { input.clone() };
         for (i, layer) in self.layers.iter().enumerate() {
-            if i > 0 {
-                x = x.relu()?;
-            }
-            x = x.matmul(&layer.weight)?.broadcast_add(&layer.bias)?;
+            let is_hidden = i + 1 < self.layers.len();
+            x = linear(&x, &layer.weight, &layer.bias, is_hidden)?;
         }
         match self.last {
             Activation::Linear => Ok(x),
