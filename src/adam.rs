@@ -80,13 +80,16 @@ impl InplaceOp2 for Update<'_> {
         // As in PyTorch, 1 - β is rounded to single precision, not taken from the rounded β.
         let (new1, old2, new2, eps) = ((1.0 - BETA1) as f32, BETA2 as f32, (1.0 - BETA2) as f32, EPS as f32);
         let (m, v) = &mut *self.moments.borrow_mut();
-        pulp::Arch::new().dispatch(#[inline(always)] || {
-            for (((x, &g), m), v) in var.iter_mut().zip(&grad[start..end]).zip(m).zip(v) {
-                *m += (g - *m) * new1;
-                *v = *v * old2 + g * g * new2;
-                *x -= self.step_size * *m / (v.sqrt() / self.correction + eps);
-            }
-        });
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (((x, &g), m), v) in var.iter_mut().zip(&grad[start..end]).zip(m).zip(v) {
+                    *m += (g - *m) * new1;
+                    *v = *v * old2 + g * g * new2;
+                    *x -= self.step_size * *m / (v.sqrt() / self.correction + eps);
+                }
+            },
+        );
         Ok(())
     }
 }

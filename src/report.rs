@@ -1,7 +1,7 @@
 use crate::Session;
 use crate::data::Samples;
 use anyhow::Result;
-use candle_core::{D, DType, Module, Tensor};
+use candle_core::{D, DType, Device, Module, Tensor};
 use std::io::Write;
 
 /// Samples to put through the model at once.
@@ -55,7 +55,7 @@ fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor
 impl Report {
     /// Prints the share of `hits`, a `u8` tensor that is 1 where `what` is meant.
     pub fn share(&self, what: &str, hits: &Tensor) -> Result<()> {
-        let share = hits.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
+        let share = precise(hits)?.mean_all()?.to_scalar::<f64>()?;
         self.print(what, &format!("{:.2}%", 100.0 * share))
     }
 
@@ -72,10 +72,15 @@ impl Report {
     }
 
     fn error(&self, prediction: &Tensor) -> candle_core::Result<Tensor> {
-        prediction.to_dtype(DType::F64)? - self.target.to_dtype(DType::F64)?
+        precise(prediction)? - precise(&self.target)?
     }
 
     fn print(&self, what: &str, value: &str) -> Result<()> {
         Ok(writeln!(std::io::stdout(), "{} {what}: {value} ({} samples)", self.part, self.samples)?)
     }
+}
+
+/// In `f64`, on the CPU, as not every device has it.
+fn precise(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)
 }

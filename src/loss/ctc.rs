@@ -1,5 +1,5 @@
 use super::{Reduction, float, integers, ops};
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, Device, Result, Shape, Tensor, bail};
 
 /// Connectionist temporal classification: the negative log-likelihood of a label sequence under per-step predictions,
 /// whatever the alignment of the two:
@@ -72,7 +72,7 @@ impl CtcLoss {
         let loss = match self.reduction {
             Reduction::Mean => {
                 let lengths = sequences.labels.iter().map(|labels| labels.len().max(1) as f64).collect::<Vec<_>>();
-                (loss / Tensor::from_vec(lengths, batch, log_p.device())?.to_dtype(log_p.dtype())?)?
+                (loss / real(&lengths, batch, &log_p)?)?
             }
             _ => loss,
         };
@@ -154,7 +154,7 @@ struct Lattice {
 impl Lattice {
     fn new(log_p: &Tensor, sequences: &Sequences, blank: usize) -> Result<Self> {
         let (steps, batch, _) = log_p.dims3()?;
-        let (device, dtype) = (log_p.device(), log_p.dtype());
+        let device = log_p.device();
         let longest = sequences.labels.iter().map(Vec::len).max().unwrap_or(0);
         let places = 2 * longest + 1;
         let mut extended = vec![blank as u32; batch * places];
@@ -166,7 +166,7 @@ impl Lattice {
         let gate = |open: &dyn Fn(usize, usize) -> bool| -> Result<Tensor> {
             let value = |at| if open(at / places, at % places) { 0.0 } else { f64::NEG_INFINITY };
             let gate = (0..batch * places).map(value).collect::<Vec<_>>();
-            Tensor::from_vec(gate, (batch, places), device)?.to_dtype(dtype)
+            real(&gate, (batch, places), log_p)
         };
         let of_steps = |f: &dyn Fn(usize, usize) -> bool| -> Result<Tensor> {
             let marks = (0..steps * batch).map(|at| f(at / batch, at % batch) as u8).collect::<Vec<_>>();
@@ -187,7 +187,7 @@ impl Lattice {
             end: gate(&|n, s| s == last_place(n) || s + 1 == last_place(n))?,
             last_step: of_steps(&|t, n| t + 1 == sequences.steps[n])?,
             counts: of_steps(&|t, n| t < sequences.steps[n])?,
-            without_steps: Tensor::from_vec(without_steps, batch, device)?.to_dtype(dtype)?,
+            without_steps: real(&without_steps, batch, log_p)?,
         })
     }
 
@@ -250,8 +250,13 @@ fn shifted_back(x: &Tensor, by: usize) -> Result<Tensor> {
 /// `by` columns of -∞, or as many as `x` has, and the number that it has.
 fn gap(x: &Tensor, by: usize) -> Result<(Tensor, usize)> {
     let (rows, width) = x.dims2()?;
-    let gap = Tensor::full(f64::NEG_INFINITY, (rows, by.min(width)), x.device())?.to_dtype(x.dtype())?;
-    Ok((gap, width))
+    let gap = vec![f64::NEG_INFINITY; rows * by.min(width)];
+    Ok((real(&gap, (rows, by.min(width)), x)?, width))
+}
+
+/// Numbers as a tensor like `x`. Converted on the CPU, as not every device has `f64`.
+fn real(values: &[f64], shape: impl Into<Shape>, x: &Tensor) -> Result<Tensor> {
+    Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
 }
 
 /// `log Σ e^x` over one dimension; -∞ where all are.

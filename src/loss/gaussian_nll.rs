@@ -1,5 +1,5 @@
 use super::{Reduction, check_option, float, matching, same_kind};
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
 ///
@@ -48,7 +48,8 @@ impl GaussianNllLoss {
         same_kind("GaussianNllLoss", ("var", var), ("input", input))?;
         let var = shared_var(&float("GaussianNllLoss", "var", var)?, &x)?;
         if var.elem_count() > 0 {
-            let least = var.min_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            // Converted on the CPU, as not every device has `f64`.
+            let least = var.min_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             if least < 0.0 {
                 bail!("GaussianNllLoss: var must be 0 or more, but its least element is {least}")
             }

@@ -125,7 +125,7 @@ impl Reduction {
             Self::None => loss.clone(),
             Self::Mean => loss.mean_all()?,
             Self::Sum => loss.sum_all()?,
-            Self::BatchMean => (loss.sum_all()? / first_dim(loss) as f64)?,
+            Self::BatchMean => (loss.sum_all()? / loss.dims().first().map_or(1.0, |&batch| batch as f64))?,
         }
         .to_dtype(dtype)
     }
@@ -137,10 +137,6 @@ impl Reduction {
             _ => self.reduce(loss, dtype),
         }
     }
-}
-
-fn first_dim(loss: &Tensor) -> usize {
-    loss.dims().first().copied().unwrap_or(1)
 }
 
 /// The arguments of an element-wise loss in the dtype that it is computed in, once they are seen to match: all of one
@@ -297,7 +293,7 @@ impl Classes {
         let mut samples = input.dims().to_vec();
         let count = samples.remove(dim);
         same_device(loss, ("target", target), ("input", input))?;
-        let target_i64 = classes(loss, "target", target)?;
+        let target = &classes(loss, "target", target)?;
         // Without a batch PyTorch takes one class as a scalar or as a vector of one.
         if target.dims() != samples && !(samples.is_empty() && target.dims() == [1]) {
             bail!(
@@ -306,7 +302,7 @@ impl Classes {
                 input.dims()
             )
         }
-        let target = target_i64.reshape(samples)?;
+        let target = target.reshape(samples)?;
         let (index, ignored) = if target.device().is_cpu() {
             checked_index(loss, &target, count, ignore_index)?
         } else {
