@@ -40,6 +40,18 @@ impl HingeEmbeddingLoss {
         check_option("HingeEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
         let [x, y] = matching("HingeEmbeddingLoss", [("input", input), ("target", target)])?;
 
+        let margin = self.margin as f32;
+        let value = move |x: f32, y: f32| {
+            let (alike, unlike) = (if y != -1.0 { x } else { 0.0 }, if y != 1.0 { margin - x } else { 0.0 });
+            alike + if unlike <= 0.0 { 0.0 } else { unlike }
+        };
+        let slope = move |x: f32, y: f32| {
+            let alike = if y != -1.0 { 1.0 } else { 0.0 };
+            alike - if y != 1.0 && margin - x > 0.0 { 1.0 } else { 0.0 }
+        };
+        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
         let zeros = x.zeros_like()?;
         let alike = y.ne(-1f64)?.where_cond(&x, &zeros)?;
         let unlike = y.ne(1f64)?.where_cond(&ops::relu(&(self.margin - &x)?)?, &zeros)?;

@@ -39,6 +39,16 @@ impl HuberLoss {
         check_option("HuberLoss", "delta", self.delta, self.delta > 0.0, "positive")?;
         let [x, y] = matching("HuberLoss", [("input", input), ("target", target)])?;
 
+        let delta = self.delta as f32;
+        let value = move |x: f32, y: f32| {
+            let d = (x - y).abs();
+            let c = d.min(delta);
+            c * (d - c / 2.0)
+        };
+        let slope = move |x: f32, y: f32| (x - y).clamp(-delta, delta);
+        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
         // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
         let distance = ops::abs(&(x - y)?)?;
         let c = distance.detach().minimum(self.delta)?;

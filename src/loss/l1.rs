@@ -1,3 +1,4 @@
+use super::fused::sign;
 use super::{Reduction, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -25,6 +26,11 @@ impl L1Loss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("L1Loss", [("input", input), ("target", target)])?;
 
+        let value = |x: f32, y: f32| (x - y).abs();
+        let slope = |x: f32, y: f32| sign(x - y);
+        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
         let loss = ops::abs(&(x - y)?)?;
 
         self.reduction.reduce(&loss, input.dtype())

@@ -61,6 +61,7 @@ mod bce_with_logits;
 mod cosine_embedding;
 mod cross_entropy;
 mod ctc;
+mod fused;
 mod gaussian_nll;
 mod hinge_embedding;
 mod huber;

@@ -24,6 +24,11 @@ impl MseLoss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("MseLoss", [("input", input), ("target", target)])?;
 
+        let value = |x: f32, y: f32| (x - y) * (x - y);
+        let slope = |x: f32, y: f32| 2.0 * (x - y);
+        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
         let loss = (x - y)?.sqr()?;
 
         self.reduction.reduce(&loss, input.dtype())

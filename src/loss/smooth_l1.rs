@@ -42,6 +42,16 @@ impl SmoothL1Loss {
             return L1Loss { reduction: self.reduction }.forward(input, target);
         }
 
+        let beta = self.beta as f32;
+        let value = move |x: f32, y: f32| {
+            let d = (x - y).abs();
+            let c = d.min(beta);
+            c / beta * (d - c / 2.0)
+        };
+        let slope = move |x: f32, y: f32| ((x - y) / beta).clamp(-1.0, 1.0);
+        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
         // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.
         let distance = ops::abs(&(x - y)?)?;
         let c = distance.detach().minimum(self.beta)?;

@@ -1,0 +1,133 @@
+//! Element-wise losses in one pass over their arguments, forward and backward, on the CPU in `f32`.
+//!
+//! Made of tensor ops, a loss takes a pass and a temporary for each op. What is small stays in the cache and hardly
+//! notices; a million elements take ten times as long as they need. Here a loss is a scalar formula for its value and one
+//! for its slope. Everywhere else the tensor ops compute it, and the golden cases hold both to the same results.
+
+use super::Reduction;
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use rayon::prelude::*;
+
+/// What one thread takes at a time, and the least that is worth a second thread.
+const CHUNK: usize = 1 << 15;
+
+impl Reduction {
+    /// The loss reduced to a scalar, if it can be fused: of `x` and a target `y` which nobody differentiates.
+    pub(super) fn fused<V, S>(self, x: &Tensor, y: &Tensor, value: V, slope: S) -> Result<Option<Tensor>>
+    where
+        V: Fn(f32, f32) -> f32 + Send + Sync + 'static,
+        S: Fn(f32, f32) -> f32 + Send + Sync + 'static,
+    {
+        let count = x.elem_count().max(1) as f64;
+        let factor = match self {
+            Self::None => return Ok(None),
+            Self::Mean => 1.0 / count,
+            Self::Sum => 1.0,
+            Self::BatchMean => x.dims().first().map_or(1.0, |&batch| 1.0 / batch as f64),
+        };
+        fused(x, y, factor, value, slope)
+    }
+}
+
+/// `factor · Σ value(x, y)`, if it can be fused.
+pub(super) fn fused<V, S>(x: &Tensor, y: &Tensor, factor: f64, value: V, slope: S) -> Result<Option<Tensor>>
+where
+    V: Fn(f32, f32) -> f32 + Send + Sync + 'static,
+    S: Fn(f32, f32) -> f32 + Send + Sync + 'static,
+{
+    let simple = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous();
+    if !simple(x) || !simple(y) || y.track_op() || x.elem_count() == 0 {
+        return Ok(None);
+    }
+    x.apply_op2(y, Fused { factor, value, slope }).map(Some)
+}
+
+struct Fused<V, S> {
+    factor: f64,
+    value: V,
+    slope: S,
+}
+
+impl<V, S> CustomOp2 for Fused<V, S>
+where
+    V: Fn(f32, f32) -> f32 + Send + Sync,
+    S: Fn(f32, f32) -> f32 + Send + Sync,
+{
+    fn name(&self) -> &'static str {
+        "fused-loss"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, y: &CpuStorage, y_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, y) = (slice(x, x_at)?, slice(y, y_at)?);
+        let sum = |x: &[f32], y: &[f32]| {
+            // In single precision within a chunk, in sixteen lanes, and in double precision over the chunks.
+            pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0f32; 16];
+                    let (whole_x, whole_y) = (x.chunks_exact(16), y.chunks_exact(16));
+                    let rest = whole_x.remainder().iter().zip(whole_y.remainder());
+                    let rest = rest.map(|(&x, &y)| (self.value)(x, y)).sum::<f32>();
+                    for (x, y) in whole_x.zip(whole_y) {
+                        for lane in 0..16 {
+                            lanes[lane] += (self.value)(x[lane], y[lane]);
+                        }
+                    }
+                    f64::from(lanes.iter().sum::<f32>() + rest)
+                },
+            )
+        };
+        let total = if x.len() <= CHUNK {
+            sum(x, y)
+        } else {
+            x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)).map(|(x, y)| sum(x, y)).collect::<Vec<_>>().iter().sum()
+        };
+        Ok((CpuStorage::F32(vec![(total * self.factor) as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = (f64::from(grad.to_scalar::<f32>()?) * self.factor) as f32;
+        let (x_storage, x_at) = x.storage_and_layout();
+        let (y_storage, y_at) = y.storage_and_layout();
+        let (Storage::Cpu(x_storage), Storage::Cpu(y_storage)) = (&*x_storage, &*y_storage) else {
+            bail!("fused-loss: needs to be on the CPU")
+        };
+        let (x_values, y_values) = (slice(x_storage, x_at)?, slice(y_storage, y_at)?);
+        let mut slopes = vec![0f32; x_values.len()];
+        let fill = |slopes: &mut [f32], x: &[f32], y: &[f32]| {
+            pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for ((slope, &x), &y) in slopes.iter_mut().zip(x).zip(y) {
+                        *slope = grad * (self.slope)(x, y);
+                    }
+                },
+            )
+        };
+        if x_values.len() <= CHUNK {
+            fill(&mut slopes, x_values, y_values);
+        } else {
+            let chunks = slopes.par_chunks_mut(CHUNK).zip(x_values.par_chunks(CHUNK)).zip(y_values.par_chunks(CHUNK));
+            chunks.for_each(|((slopes, x), y)| fill(slopes, x, y));
+        }
+        Ok((Some(Tensor::from_vec(slopes, x.shape(), x.device())?), None))
+    }
+}
+
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("fused-loss: needs contiguous F32"),
+    }
+}
+
+/// -1, 0 or 1; NaN of NaN.
+pub(super) fn sign(x: f32) -> f32 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x * 0.0
+    }
+}
