@@ -1,3 +1,5 @@
+use super::fused::fused;
+use super::scalar::{ln, ln_1p};
 use super::{Reduction, broadcast_weight, check_elements, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -34,6 +36,14 @@ impl BceLoss {
         let probability = |p: f64| (0.0..=1.0).contains(&p);
         check_elements("BceLoss", "input", &x, probability, "in [0, 1] (a sigmoid makes it so)")?;
         check_elements("BceLoss", "target", &y, probability, "in [0, 1]")?;
+
+        let value = |x: f32, y: f32| (y - 1.0) * ln_1p(-x).max(-100.0) - y * ln(x).max(-100.0);
+        let slope = |x: f32, y: f32| (x - y) / ((1.0 - x) * x).max(ops::TINY as f32);
+        if let Some(loss) =
+            fused(&x, &y, self.reduction.factor(x.dims()).filter(|_| self.weight.is_none()), value, slope)?
+        {
+            return loss.to_dtype(input.dtype());
+        }
 
         let (p, q) = (x.detach(), y.detach());
         let value = cross_entropy(&p, &q)?;

@@ -1,3 +1,5 @@
+use super::fused::fused;
+use super::scalar::{sigmoid, softplus};
 use super::{Reduction, broadcast_weight, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -32,6 +34,18 @@ impl BceWithLogitsLoss {
     /// `input`.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", target)])?;
+        let value = |x: f32, y: f32| (1.0 - y) * x + softplus(-x);
+        let slope = |x: f32, y: f32| sigmoid(x) - y;
+        if let Some(loss) = fused(
+            &x,
+            &y,
+            self.reduction.factor(x.dims()).filter(|_| self.weight.is_none() && self.pos_weight.is_none()),
+            value,
+            slope,
+        )? {
+            return loss.to_dtype(input.dtype());
+        }
+
         let weight = |name, weight: &Option<Tensor>| match weight {
             Some(weight) => broadcast_weight("BceWithLogitsLoss", name, &weight.detach(), &x).map(Some),
             None => Ok(None),

@@ -12,34 +12,31 @@ use rayon::prelude::*;
 const CHUNK: usize = 1 << 15;
 
 impl Reduction {
-    /// The loss reduced to a scalar, if it can be fused: of `x` and a target `y` which nobody differentiates.
-    pub(super) fn fused<V, S>(self, x: &Tensor, y: &Tensor, value: V, slope: S) -> Result<Option<Tensor>>
-    where
-        V: Fn(f32, f32) -> f32 + Send + Sync + 'static,
-        S: Fn(f32, f32) -> f32 + Send + Sync + 'static,
-    {
-        let count = x.elem_count().max(1) as f64;
-        let factor = match self {
-            Self::None => return Ok(None),
-            Self::Mean => 1.0 / count,
-            Self::Sum => 1.0,
-            Self::BatchMean => x.dims().first().map_or(1.0, |&batch| 1.0 / batch as f64),
-        };
-        fused(x, y, factor, value, slope)
+    /// What the sum of losses of this shape is to be multiplied by; `None` where they are not reduced.
+    pub(super) fn factor(self, dims: &[usize]) -> Option<f64> {
+        match self {
+            Self::None => None,
+            Self::Mean => Some(1.0 / dims.iter().product::<usize>() as f64),
+            Self::Sum => Some(1.0),
+            Self::BatchMean => Some(dims.first().map_or(1.0, |&batch| 1.0 / batch as f64)),
+        }
     }
 }
 
-/// `factor · Σ value(x, y)`, if it can be fused.
-pub(super) fn fused<V, S>(x: &Tensor, y: &Tensor, factor: f64, value: V, slope: S) -> Result<Option<Tensor>>
+/// `factor · Σ value(x, y)`, with `slope` for the derivative of `value` by `x`. `None` where that can't be fused: without
+/// a factor, or where somebody wants a gradient of `y`.
+pub(super) fn fused<V, S>(x: &Tensor, y: &Tensor, factor: Option<f64>, value: V, slope: S) -> Result<Option<Tensor>>
 where
     V: Fn(f32, f32) -> f32 + Send + Sync + 'static,
     S: Fn(f32, f32) -> f32 + Send + Sync + 'static,
 {
     let simple = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous();
-    if !simple(x) || !simple(y) || y.track_op() || x.elem_count() == 0 {
-        return Ok(None);
+    match factor {
+        Some(factor) if simple(x) && simple(y) && !y.track_op() && x.elem_count() > 0 => {
+            x.apply_op2(y, Fused { factor, value, slope }).map(Some)
+        }
+        _ => Ok(None),
     }
-    x.apply_op2(y, Fused { factor, value, slope }).map(Some)
 }
 
 struct Fused<V, S> {
@@ -118,16 +115,5 @@ fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("fused-loss: needs contiguous F32"),
-    }
-}
-
-/// -1, 0 or 1; NaN of NaN.
-pub(super) fn sign(x: f32) -> f32 {
-    if x > 0.0 {
-        1.0
-    } else if x < 0.0 {
-        -1.0
-    } else {
-        x * 0.0
     }
 }

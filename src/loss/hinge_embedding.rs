@@ -1,3 +1,4 @@
+use super::fused::fused;
 use super::{Reduction, check_option, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -49,7 +50,7 @@ impl HingeEmbeddingLoss {
             let alike = if y != -1.0 { 1.0 } else { 0.0 };
             alike - if y != 1.0 && margin - x > 0.0 { 1.0 } else { 0.0 }
         };
-        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
         let zeros = x.zeros_like()?;

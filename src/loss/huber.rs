@@ -1,3 +1,4 @@
+use super::fused::fused;
 use super::{Reduction, check_option, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -46,7 +47,7 @@ impl HuberLoss {
             c * (d - c / 2.0)
         };
         let slope = move |x: f32, y: f32| (x - y).clamp(-delta, delta);
-        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
         // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.

@@ -1,3 +1,5 @@
+use super::fused::fused;
+use super::scalar::{exp, ln};
 use super::{Reduction, check_elements, matching};
 use candle_core::{Result, Tensor};
 
@@ -33,11 +35,21 @@ impl KlDivLoss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("KlDivLoss", [("input", input), ("target", target)])?;
 
-        let loss = if self.log_target {
-            (y.exp()? * (&y - &x)?)?
+        let factor = self.reduction.factor(x.dims());
+        let fused = if self.log_target {
+            fused(&x, &y, factor, |x, y| exp(y) * (y - x), |_, y| -exp(y))?
         } else {
             let negative = |p: f64| p < 0.0;
             check_elements("KlDivLoss", "target", &y, |p| !negative(p), "a probability, 0 or more")?;
+            fused(&x, &y, factor, |x, y| (if y == 0.0 { 0.0 } else { y * ln(y) }) - y * x, |_, y| -y)?
+        };
+        if let Some(loss) = fused {
+            return loss.to_dtype(input.dtype());
+        }
+
+        let loss = if self.log_target {
+            (y.exp()? * (&y - &x)?)?
+        } else {
             let y_log_y = y.eq(0f64)?.where_cond(&y.zeros_like()?, &(&y * y.log()?)?)?;
             (y_log_y - (&y * &x)?)?
         };

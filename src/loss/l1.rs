@@ -1,4 +1,5 @@
-use super::fused::sign;
+use super::fused::fused;
+use super::scalar::sign;
 use super::{Reduction, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -28,7 +29,7 @@ impl L1Loss {
 
         let value = |x: f32, y: f32| (x - y).abs();
         let slope = |x: f32, y: f32| sign(x - y);
-        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
         let loss = ops::abs(&(x - y)?)?;

@@ -75,6 +75,7 @@ mod multilabel_soft_margin;
 mod nll;
 mod ops;
 mod poisson_nll;
+mod scalar;
 mod smooth_l1;
 mod soft_margin;
 mod triplet_margin;

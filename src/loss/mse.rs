@@ -1,3 +1,4 @@
+use super::fused::fused;
 use super::{Reduction, matching};
 use candle_core::{Result, Tensor};
 
@@ -26,7 +27,7 @@ impl MseLoss {
 
         let value = |x: f32, y: f32| (x - y) * (x - y);
         let slope = |x: f32, y: f32| 2.0 * (x - y);
-        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
         let loss = (x - y)?.sqr()?;

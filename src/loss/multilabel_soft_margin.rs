@@ -1,3 +1,5 @@
+use super::fused::fused;
+use super::scalar::{sigmoid, softplus};
 use super::{Reduction, broadcast_weight, matching, ops};
 use candle_core::{D, Result, Tensor, bail};
 
@@ -36,13 +38,22 @@ impl MultiLabelSoftMarginLoss {
             bail!("MultiLabelSoftMarginLoss: input is a scalar but needs a dimension of labels, (…, C)")
         }
 
+        let labels = x.dim(D::Minus1)?;
+        let factor = self.reduction.factor(&x.dims()[..x.rank() - 1]).filter(|_| self.weight.is_none());
+        let factor = factor.map(|factor| factor / labels as f64);
+        let value = |x: f32, y: f32| (1.0 - y) * x + softplus(-x);
+        let slope = |x: f32, y: f32| sigmoid(x) - y;
+        if let Some(loss) = fused(&x, &y, factor, value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
+
         let not_y = (1. - &y)?;
         let mut loss = ((y * ops::log_sigmoid(&x)?)? + (not_y * ops::log_sigmoid(&x.neg()?)?)?)?.neg()?;
         if let Some(weight) = &self.weight {
             let weight = broadcast_weight("MultiLabelSoftMarginLoss", "weight", &weight.detach(), &x)?;
             loss = loss.broadcast_mul(&weight)?;
         }
-        let loss = (loss.sum(D::Minus1)? / x.dim(D::Minus1)? as f64)?;
+        let loss = (loss.sum(D::Minus1)? / labels as f64)?;
 
         self.reduction.reduce(&loss, input.dtype())
     }

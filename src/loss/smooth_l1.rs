@@ -1,3 +1,4 @@
+use super::fused::fused;
 use super::{L1Loss, Reduction, check_option, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -49,7 +50,7 @@ impl SmoothL1Loss {
             c / beta * (d - c / 2.0)
         };
         let slope = move |x: f32, y: f32| ((x - y) / beta).clamp(-1.0, 1.0);
-        if let Some(loss) = self.reduction.fused(&x, &y, value, slope)? {
+        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
         // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.

@@ -1,3 +1,5 @@
+use super::fused::fused;
+use super::scalar::{sigmoid, softplus};
 use super::{Reduction, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -26,6 +28,12 @@ impl SoftMarginLoss {
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("SoftMarginLoss", [("input", input), ("target", target)])?;
+
+        let value = |x: f32, y: f32| softplus(-y * x);
+        let slope = |x: f32, y: f32| -y * sigmoid(-y * x);
+        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+            return loss.to_dtype(input.dtype());
+        }
 
         let loss = ops::log_sigmoid(&(x * y)?)?.neg()?;
 
