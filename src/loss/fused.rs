@@ -6,6 +6,7 @@
 
 use super::Reduction;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// What one thread takes at a time, and the least that is worth a second thread.
@@ -56,24 +57,7 @@ where
 
     fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, y: &CpuStorage, y_at: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, y) = (slice(x, x_at)?, slice(y, y_at)?);
-        let sum = |x: &[f32], y: &[f32]| {
-            // In single precision within a chunk, in sixteen lanes, and in double precision over the chunks.
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    let mut lanes = [0f32; 16];
-                    let (whole_x, whole_y) = (x.chunks_exact(16), y.chunks_exact(16));
-                    let rest = whole_x.remainder().iter().zip(whole_y.remainder());
-                    let rest = rest.map(|(&x, &y)| (self.value)(x, y)).sum::<f32>();
-                    for (x, y) in whole_x.zip(whole_y) {
-                        for lane in 0..16 {
-                            lanes[lane] += (self.value)(x[lane], y[lane]);
-                        }
-                    }
-                    f64::from(lanes.iter().sum::<f32>() + rest)
-                },
-            )
-        };
+        let sum = |x, y| pulp::Arch::new().dispatch(Sum { x, y, value: &self.value });
         let total = if x.len() <= CHUNK {
             sum(x, y)
         } else {
@@ -91,16 +75,7 @@ where
         };
         let (x_values, y_values) = (slice(x_storage, x_at)?, slice(y_storage, y_at)?);
         let mut slopes = vec![0f32; x_values.len()];
-        let fill = |slopes: &mut [f32], x: &[f32], y: &[f32]| {
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    for ((slope, &x), &y) in slopes.iter_mut().zip(x).zip(y) {
-                        *slope = grad * (self.slope)(x, y);
-                    }
-                },
-            )
-        };
+        let fill = |slopes, x, y| pulp::Arch::new().dispatch(Fill { slopes, x, y, slope: &self.slope, grad });
         if x_values.len() <= CHUNK {
             fill(&mut slopes, x_values, y_values);
         } else {
@@ -108,6 +83,51 @@ where
             chunks.for_each(|((slopes, x), y)| fill(slopes, x, y));
         }
         Ok((Some(Tensor::from_vec(slopes, x.shape(), x.device())?), None))
+    }
+}
+
+/// The sum of a chunk's losses: in single precision and sixteen lanes here, in double precision over the chunks.
+struct Sum<'a, V> {
+    x: &'a [f32],
+    y: &'a [f32],
+    value: &'a V,
+}
+
+// Structs, not closures: of those it is not certain that they end up inside the code for the processor's vectors.
+impl<V: Fn(f32, f32) -> f32> WithSimd for Sum<'_, V> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        let mut lanes = [0f32; 16];
+        let (x, y) = (self.x.chunks_exact(16), self.y.chunks_exact(16));
+        let rest = x.remainder().iter().zip(y.remainder()).map(|(&x, &y)| (self.value)(x, y)).sum::<f32>();
+        for (x, y) in x.zip(y) {
+            for lane in 0..16 {
+                lanes[lane] += (self.value)(x[lane], y[lane]);
+            }
+        }
+        f64::from(lanes.iter().sum::<f32>() + rest)
+    }
+}
+
+/// A chunk's slopes, times `grad`.
+struct Fill<'a, S> {
+    slopes: &'a mut [f32],
+    x: &'a [f32],
+    y: &'a [f32],
+    slope: &'a S,
+    grad: f32,
+}
+
+impl<F: Fn(f32, f32) -> f32> WithSimd for Fill<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for ((slope, &x), &y) in self.slopes.iter_mut().zip(self.x).zip(self.y) {
+            *slope = self.grad * (self.slope)(x, y);
+        }
     }
 }
 
