@@ -1,3 +1,5 @@
+use super::fused::{RowLoss, fused_rows, row_max, row_sum};
+use super::scalar::{exp, ln};
 use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
 use candle_core::{Result, Tensor};
 
@@ -55,6 +57,12 @@ impl CrossEntropyLoss {
         let x = float("CrossEntropyLoss", "input", input)?;
         let target = Classes::new("CrossEntropyLoss", &x, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
+        let fused = if s == 0.0 { fused_rows(&x, &target.index, NllOfSoftmax)? } else { None };
+        if let Some(losses) = fused {
+            let losses = target.weighted(&losses)?;
+            return self.reduction.reduce_weighted(&losses, target.weight.as_ref(), input.dtype());
+        }
+
         let log_p = log_softmax(&x, target.dim)?;
         let mut loss = target.negative_log_likelihood(&log_p)?;
         if s > 0.0 {
@@ -82,6 +90,27 @@ impl CrossEntropyLoss {
             Some(weight) => values.broadcast_mul(&class_weight("CrossEntropyLoss", weight, values, dim)?)?.sum(dim),
             None => values.sum(dim),
         }
+    }
+}
+
+/// `-log softmax(x)_y`.
+#[derive(Clone, Copy)]
+struct NllOfSoftmax;
+
+impl RowLoss for NllOfSoftmax {
+    #[inline(always)]
+    fn value(&self, row: &[f32], class: usize) -> f32 {
+        let max = row_max(row);
+        ln(row_sum(row, |x| exp(x - max))) - (row[class] - max)
+    }
+
+    #[inline(always)]
+    fn slopes(&self, row: &[f32], class: usize, grad: f32, slopes: &mut [f32]) {
+        let max = row_max(row);
+        slopes.iter_mut().zip(row).for_each(|(slope, x)| *slope = exp(x - max));
+        let scale = grad / row_sum(slopes, |e| e);
+        slopes.iter_mut().for_each(|slope| *slope *= scale);
+        slopes[class] -= grad;
     }
 }
 

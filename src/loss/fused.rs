@@ -137,3 +137,144 @@ fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
         _ => bail!("fused-loss: needs contiguous F32"),
     }
 }
+
+/// A loss of a row of scores and the row's class, and its gradient by the scores.
+pub(super) trait RowLoss: Copy + Send + Sync + 'static {
+    /// The loss of one row.
+    fn value(&self, row: &[f32], class: usize) -> f32;
+    /// The derivatives of [`Self::value`] times `grad`, into `slopes`, which are 0 before.
+    fn slopes(&self, row: &[f32], class: usize, grad: f32, slopes: &mut [f32]);
+}
+
+/// The loss of each row of `x`, (N, C) or (C), for the classes `index`, `u32` in the same shape but for a 1 in place of C.
+/// `None` where that can't be fused.
+pub(super) fn fused_rows<R: RowLoss>(x: &Tensor, index: &Tensor, loss: R) -> Result<Option<Tensor>> {
+    let simple = x.device().is_cpu() && x.dtype() == DType::F32 && x.is_contiguous() && index.is_contiguous();
+    if !simple || x.rank() > 2 || x.elem_count() == 0 {
+        return Ok(None);
+    }
+    x.apply_op2(index, Rows { loss }).map(Some)
+}
+
+struct Rows<R> {
+    loss: R,
+}
+
+impl<R: RowLoss> CustomOp2 for Rows<R> {
+    fn name(&self) -> &'static str {
+        "fused-row-loss"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, index: &CpuStorage, i_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, classes) = (slice(x, x_at)?, class_slice(index, i_at)?);
+        let width = x.len() / classes.len();
+        let values = |x: &[f32], classes: &[u32], losses: &mut [f32]| {
+            for ((row, &class), loss) in x.chunks_exact(width).zip(classes).zip(losses) {
+                *loss = pulp::Arch::new().dispatch(RowValue { loss: self.loss, row, class: class as usize });
+            }
+        };
+        let mut losses = vec![0f32; classes.len()];
+        let rows = CHUNK.div_ceil(width);
+        if classes.len() <= rows {
+            values(x, classes, &mut losses);
+        } else {
+            let chunks = x.par_chunks(rows * width).zip(classes.par_chunks(rows)).zip(losses.par_chunks_mut(rows));
+            chunks.for_each(|((x, classes), losses)| values(x, classes, losses));
+        }
+        let samples = &x_at.dims()[..x_at.dims().len() - 1];
+        Ok((CpuStorage::F32(losses), samples.into()))
+    }
+
+    fn bwd(&self, x: &Tensor, index: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.flatten_all()?.to_vec1::<f32>()?;
+        let (x_storage, x_at) = x.storage_and_layout();
+        let (i_storage, i_at) = index.storage_and_layout();
+        let (Storage::Cpu(x_storage), Storage::Cpu(i_storage)) = (&*x_storage, &*i_storage) else {
+            bail!("fused-row-loss: needs to be on the CPU")
+        };
+        let (values, classes) = (slice(x_storage, x_at)?, class_slice(i_storage, i_at)?);
+        let width = values.len() / classes.len();
+        let fill = |x: &[f32], classes: &[u32], grad: &[f32], slopes: &mut [f32]| {
+            let rows = x.chunks_exact(width).zip(classes).zip(grad).zip(slopes.chunks_exact_mut(width));
+            for (((row, &class), &grad), slopes) in rows {
+                pulp::Arch::new().dispatch(RowSlopes { loss: self.loss, row, class: class as usize, grad, slopes });
+            }
+        };
+        let mut slopes = vec![0f32; values.len()];
+        let rows = CHUNK.div_ceil(width);
+        if classes.len() <= rows {
+            fill(values, classes, &grad, &mut slopes);
+        } else {
+            let chunks = values.par_chunks(rows * width).zip(classes.par_chunks(rows)).zip(grad.par_chunks(rows));
+            let chunks = chunks.zip(slopes.par_chunks_mut(rows * width));
+            chunks.for_each(|(((x, classes), grad), slopes)| fill(x, classes, grad, slopes));
+        }
+        Ok((Some(Tensor::from_vec(slopes, x.shape(), x.device())?), None))
+    }
+}
+
+struct RowValue<'a, R> {
+    loss: R,
+    row: &'a [f32],
+    class: usize,
+}
+
+impl<R: RowLoss> WithSimd for RowValue<'_, R> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f32 {
+        self.loss.value(self.row, self.class)
+    }
+}
+
+struct RowSlopes<'a, R> {
+    loss: R,
+    row: &'a [f32],
+    class: usize,
+    grad: f32,
+    slopes: &'a mut [f32],
+}
+
+impl<R: RowLoss> WithSimd for RowSlopes<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.loss.slopes(self.row, self.class, self.grad, self.slopes)
+    }
+}
+
+/// `Σ f(x)` over a row, in sixteen lanes.
+#[inline(always)]
+pub(super) fn row_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    fold(row, 0.0, |sum, x| sum + f(x), |a, b| a + b)
+}
+
+/// The largest of a row; NaN if one is.
+#[inline(always)]
+pub(super) fn row_max(row: &[f32]) -> f32 {
+    // The comparison is false for NaN, which then stays.
+    let larger = |max: f32, x: f32| if x <= max { max } else { x };
+    fold(row, f32::NEG_INFINITY, larger, larger)
+}
+
+#[inline(always)]
+fn fold(row: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 16];
+    let chunks = row.chunks_exact(16);
+    let rest = chunks.remainder().iter().fold(start, |sum, &x| step(sum, x));
+    for chunk in chunks {
+        for lane in 0..16 {
+            lanes[lane] = step(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.iter().fold(rest, |sum, &lane| join(sum, lane))
+}
+
+fn class_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [u32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::U32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("fused-row-loss: needs contiguous U32"),
+    }
+}

@@ -1,4 +1,5 @@
 use super::fused::fused;
+use super::scalar::clamp;
 use super::{Reduction, check_option, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -46,10 +47,11 @@ impl HuberLoss {
             let c = d.min(delta);
             c * (d - c / 2.0)
         };
-        let slope = move |x: f32, y: f32| (x - y).clamp(-delta, delta);
+        let slope = move |x: f32, y: f32| clamp(x - y, delta);
         if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
+
         // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
         let distance = ops::abs(&(x - y)?)?;
         let c = distance.detach().minimum(self.delta)?;

@@ -17,6 +17,9 @@
 //! Values, gradients and shapes are PyTorch's, for every option. Inputs may be `f16`, `bf16`, `f32` or `f64`; the half
 //! precisions are computed in `f32` and the result is rounded once. Class indices may be `u8`, `u32` or `i64`.
 //!
+//! Each loss is made of tensor ops, for every device. On the CPU, in `f32`, reduced and with a target that has no
+//! gradient, most are computed in one pass forward and one backward instead, to the same results.
+//!
 //! # What is refused
 //!
 //! An error names the loss, the argument, what it got and what it needs. Every loss refuses arguments whose shape, dtype
@@ -352,10 +355,15 @@ impl Classes {
 
     /// The negative log-likelihood of each sample, times what the sample counts.
     fn negative_log_likelihood(&self, log_p: &Tensor) -> Result<Tensor> {
-        let loss = self.drop_ignored(&self.pick(log_p)?.neg()?)?;
+        self.weighted(&self.pick(log_p)?.neg()?)
+    }
+
+    /// The losses of the samples, each times what the sample counts.
+    fn weighted(&self, losses: &Tensor) -> Result<Tensor> {
+        let losses = self.drop_ignored(losses)?;
         match &self.weight {
-            Some(weight) => loss * weight,
-            None => Ok(loss),
+            Some(weight) => losses * weight,
+            None => Ok(losses),
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::fused::{RowLoss, fused_rows, row_sum};
 use super::{Classes, Reduction, check_option, float};
 use candle_core::{Result, Tensor, bail};
 
@@ -50,17 +51,54 @@ impl MultiMarginLoss {
         }
         let classes = Classes::new("MultiMarginLoss", &x, target, self.weight.as_ref(), None)?;
 
-        let right = classes.pick(&x)?.unsqueeze(classes.dim)?;
-        let violation = (self.margin - right)?.broadcast_add(&x)?;
+        let row_loss = Violations { p: self.p, margin: self.margin as f32 };
+        let loss = match fused_rows(&x, &classes.index, row_loss)? {
+            Some(loss) => loss,
+            None => self.violations(&x, &classes)?,
+        };
+
+        self.reduction.reduce(&classes.weighted(&loss)?.reshape(target.shape())?, input.dtype())
+    }
+
+    /// The loss of each sample, before its weight.
+    fn violations(&self, x: &Tensor, classes: &Classes) -> Result<Tensor> {
+        let right = classes.pick(x)?.unsqueeze(classes.dim)?;
+        let violation = (self.margin - right)?.broadcast_add(x)?;
         let counts = (violation.gt(0f64)? * classes.others()?)?;
         let violation = counts.where_cond(&violation, &x.zeros_like()?)?;
         let violation = if self.p == 1 { violation } else { violation.sqr()? };
-        let mut loss = (violation.sum(classes.dim)? / classes.count as f64)?;
-        if let Some(weight) = &classes.weight {
-            loss = (loss * weight)?;
-        }
+        violation.sum(classes.dim)? / classes.count as f64
+    }
+}
 
-        self.reduction.reduce(&loss.reshape(target.shape())?, input.dtype())
+/// `Σ_{j≠y} max(0, margin - x_y + x_j)^p / C`.
+#[derive(Clone, Copy)]
+struct Violations {
+    p: u32,
+    margin: f32,
+}
+
+impl RowLoss for Violations {
+    #[inline(always)]
+    fn value(&self, row: &[f32], class: usize) -> f32 {
+        let (lead, power) = (self.margin - row[class], self.p);
+        let one = |x: f32| {
+            let z = lead + x;
+            if z > 0.0 { if power == 1 { z } else { z * z } } else { 0.0 }
+        };
+        // The class itself is no violation.
+        (row_sum(&row[..class], one) + row_sum(&row[class + 1..], one)) / row.len() as f32
+    }
+
+    #[inline(always)]
+    fn slopes(&self, row: &[f32], class: usize, grad: f32, slopes: &mut [f32]) {
+        let (lead, power, grad) = (self.margin - row[class], self.p, grad / row.len() as f32);
+        for (slope, x) in slopes.iter_mut().zip(row) {
+            let z = lead + x;
+            *slope = if z > 0.0 { if power == 1 { grad } else { 2.0 * z * grad } } else { 0.0 };
+        }
+        slopes[class] = 0.0;
+        slopes[class] = -row_sum(slopes, |slope| slope);
     }
 }
 

@@ -47,14 +47,14 @@ impl PoissonNllLoss {
         check_option("PoissonNllLoss", "eps", self.eps, !self.eps.is_nan(), "a number")?;
         let [x, y] = matching("PoissonNllLoss", [("input", input), ("target", target)])?;
 
-        let (full, eps, factor) = (self.full, self.eps as f32, self.reduction.factor(x.dims()));
+        let (eps, factor) = (self.eps as f32, self.reduction.factor(x.dims()).filter(|_| !self.full));
         let fused = if self.log_input {
-            let value = move |x: f32, y: f32| exp(x) - y * x + if full { stirling(y) } else { 0.0 };
+            let value = move |x: f32, y: f32| exp(x) - y * x;
             fused(&x, &y, factor, value, |x, y| exp(x) - y)?
         } else {
             let negative = |rate: f64| rate + self.eps < 0.0;
             check_elements("PoissonNllLoss", "input", &x, |rate| !negative(rate), "a rate, 0 or more")?;
-            let value = move |x: f32, y: f32| x - y * ln(x + eps) + if full { stirling(y) } else { 0.0 };
+            let value = move |x: f32, y: f32| x - y * ln(x + eps);
             fused(&x, &y, factor, value, move |x, y| 1.0 - y / (x + eps))?
         };
         if let Some(loss) = fused {
@@ -71,12 +71,6 @@ impl PoissonNllLoss {
 
         self.reduction.reduce(&loss, input.dtype())
     }
-}
-
-/// Stirling's approximation of `log y!`; 0 up to 1, where it is not one.
-#[inline(always)]
-fn stirling(y: f32) -> f32 {
-    if y <= 1.0 { 0.0 } else { y * ln(y) - y + ln(2.0 * std::f32::consts::PI * y) / 2.0 }
 }
 
 #[cfg(test)]

@@ -22,6 +22,18 @@ pub(super) fn sign(x: f32) -> f32 {
     }
 }
 
+/// `x` within ±`bound`; NaN of NaN. The standard library's may panic, which keeps a loop from becoming vectors.
+#[inline(always)]
+pub(super) fn clamp(x: f32, bound: f32) -> f32 {
+    if x < -bound {
+        -bound
+    } else if x > bound {
+        bound
+    } else {
+        x
+    }
+}
+
 /// `e^x` to 2 units in the last place; 0 and infinity where they are due.
 ///
 /// With `x = n·log 2 + r` it is `2^n · e^r`. The polynomial is that of Moshier's Cephes library.

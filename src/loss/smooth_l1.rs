@@ -1,4 +1,5 @@
 use super::fused::fused;
+use super::scalar::clamp;
 use super::{L1Loss, Reduction, check_option, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -39,7 +40,8 @@ impl SmoothL1Loss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("SmoothL1Loss", "beta", self.beta, self.beta >= 0.0, "0 or more")?;
         let [x, y] = matching("SmoothL1Loss", [("input", input), ("target", target)])?;
-        if self.beta == 0.0 {
+        // Also where it vanishes in single precision, as it does in PyTorch.
+        if self.beta as f32 == 0.0 {
             return L1Loss { reduction: self.reduction }.forward(input, target);
         }
 
@@ -49,7 +51,7 @@ impl SmoothL1Loss {
             let c = d.min(beta);
             c / beta * (d - c / 2.0)
         };
-        let slope = move |x: f32, y: f32| ((x - y) / beta).clamp(-1.0, 1.0);
+        let slope = move |x: f32, y: f32| clamp((x - y) / beta, 1.0);
         if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
             return loss.to_dtype(input.dtype());
         }
