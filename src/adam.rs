@@ -1,5 +1,6 @@
+use crate::loss::fused::{elements, is_plain};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor, Var, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var, bail};
 use std::cell::RefCell;
 
 const BETA1: f64 = 0.9;
@@ -28,7 +29,7 @@ impl Adam {
     /// For these variables, with the learning rate `lr`.
     pub fn new(variables: Vec<Var>, lr: f64) -> candle_core::Result<Self> {
         let parameters = variables.into_iter().map(|var| {
-            let moments = if var.device().is_cpu() && var.dtype() == DType::F32 && var.is_contiguous() {
+            let moments = if is_plain(&var) {
                 let zeros = vec![0.0; var.elem_count()];
                 Moments::InPlace(RefCell::new((zeros.clone(), zeros)))
             } else {
@@ -75,15 +76,15 @@ impl InplaceOp2 for Update<'_> {
     }
 
     fn cpu_fwd(&self, var: &mut CpuStorage, _: &Layout, grad: &CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (CpuStorage::F32(var), CpuStorage::F32(grad)) = (var, grad) else { bail!("adam: not of dtype F32") };
-        let Some((start, end)) = layout.contiguous_offsets() else { bail!("adam: the gradient is not contiguous") };
+        let CpuStorage::F32(var) = var else { bail!("adam: not of dtype F32") };
+        let grad = elements::<f32>(grad, layout)?;
         // As in PyTorch, 1 - β is rounded to single precision, not taken from the rounded β.
         let (new1, old2, new2, eps) = ((1.0 - BETA1) as f32, BETA2 as f32, (1.0 - BETA2) as f32, EPS as f32);
         let (m, v) = &mut *self.moments.borrow_mut();
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
-                for (((x, &g), m), v) in var.iter_mut().zip(&grad[start..end]).zip(m).zip(v) {
+                for (((x, &g), m), v) in var.iter_mut().zip(grad).zip(m).zip(v) {
                     *m += (g - *m) * new1;
                     *v = *v * old2 + g * g * new2;
                     *x -= self.step_size * *m / (v.sqrt() / self.correction + eps);
@@ -97,7 +98,7 @@ impl InplaceOp2 for Update<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     /// `x -= Adam(lr=0.1)` on the loss `Σ x³` from (1, -2, 0.5), after 1, 2, 3 and 10 steps.
     ///

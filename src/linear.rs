@@ -1,19 +1,20 @@
 //! A linear layer as one op: product, bias and ReLU together, and only those gradients that somebody asks for.
 //!
-//! candle's own product would do, at twice the time of a small step: on each call it reads the number of cores from the
-//! operating system, it zeroes what it then overwrites, and its gradient is taken of both factors, though that of a
-//! batch of images, the larger half of the first layer's work, goes to nobody.
+//! candle's own product would do, at more than twice the time of a small step: on each call it reads the number of cores
+//! from the operating system, and its gradient is taken of both factors, though that of a batch of images goes to nobody.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use crate::loss::fused::{elements, is_plain};
+use crate::loss::ops;
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 /// `x·weight + bias`, then ReLU if asked for. `x` is (N, inputs), `weight` (inputs, outputs), `bias` (outputs).
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
-    let fused = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous();
-    if [x, weight, bias].into_iter().all(fused) {
+    if [x, weight, bias].into_iter().all(is_plain) {
         return x.apply_op3(weight, bias, Linear { relu });
     }
     let y = x.matmul(weight)?.broadcast_add(bias)?;
-    if relu { y.relu() } else { Ok(y) }
+    // Not candle's own `relu`, whose derivative at 0 is 1.
+    if relu { ops::relu(&y) } else { Ok(y) }
 }
 
 struct Linear {
@@ -39,11 +40,12 @@ impl CustomOp3 for Linear {
         if height != inputs || bias_layout.shape().dims() != [outputs] {
             bail!("linear: {inputs} inputs and {:?} for {:?}", bias_layout.dims(), weight_layout.dims())
         }
-        let (x, weight) = (slice(x, x_layout)?, slice(weight, weight_layout)?);
-        let mut y = slice(bias, bias_layout)?.repeat(rows);
+        let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
+        let mut y = elements::<f32>(bias, bias_layout)?.repeat(rows);
         add_product(&mut y, Matrix::new(x, rows, inputs), Matrix::new(weight, inputs, outputs));
         if self.relu {
-            y.iter_mut().for_each(|y| *y = y.max(0.0));
+            // NaN stays, so that a run which diverges shows it.
+            y.iter_mut().for_each(|y| *y = if *y <= 0.0 { 0.0 } else { *y });
         }
         Ok((CpuStorage::F32(y), (rows, outputs).into()))
     }
@@ -58,10 +60,11 @@ impl CustomOp3 for Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (rows, inputs) = x.dims2()?;
         let outputs = weight.dim(1)?;
-        let mut grad = elements(grad)?;
+        let mut grad = with_elements(grad, <[f32]>::to_vec)?;
         if self.relu {
             // The derivative at 0 is 0, as PyTorch's.
-            grad.iter_mut().zip(elements(y)?).for_each(|(grad, y)| *grad = if y > 0.0 { *grad } else { 0.0 });
+            let pass = |(grad, y): (&mut f32, &f32)| *grad = if *y <= 0.0 { 0.0 } else { *grad };
+            with_elements(y, |y| grad.iter_mut().zip(y).for_each(pass))?;
         }
         let grad = Matrix::new(&grad, rows, outputs);
         let of_x = match x.track_op() {
@@ -85,24 +88,13 @@ impl CustomOp3 for Linear {
     }
 }
 
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("linear: needs contiguous F32"),
-    }
-}
-
 fn with_elements<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        Storage::Cpu(storage) => Ok(f(slice(storage, layout)?)),
+        Storage::Cpu(storage) => Ok(f(elements(storage, layout)?)),
         _ => bail!("linear: needs to be on the CPU"),
     }
-}
-
-fn elements(tensor: &Tensor) -> Result<Vec<f32>> {
-    with_elements(tensor, <[f32]>::to_vec)
 }
 
 /// A matrix whose rows or, transposed, columns follow each other.
@@ -201,6 +193,14 @@ mod tests {
                 }
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_hidden_by_the_relu() -> Result<()> {
+        let (x, weight) = (Tensor::full(f32::NAN, (2, 3), &Device::Cpu)?, var(3, 4, 2));
+        let y = linear(&x, &weight, &Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu)?, true)?;
+        assert!(y.flatten_all()?.to_vec1::<f32>()?.iter().all(|y| y.is_nan()));
         Ok(())
     }
 

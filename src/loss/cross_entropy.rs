@@ -58,19 +58,24 @@ impl CrossEntropyLoss {
         let target = Classes::new("CrossEntropyLoss", &x, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
         let fused = if s == 0.0 { fused_rows(&x, &target.index, NllOfSoftmax)? } else { None };
-        if let Some(losses) = fused {
-            let losses = target.weighted(&losses)?;
-            return self.reduction.reduce_weighted(&losses, target.weight.as_ref(), input.dtype());
-        }
-
-        let log_p = log_softmax(&x, target.dim)?;
-        let mut loss = target.negative_log_likelihood(&log_p)?;
-        if s > 0.0 {
-            let even = target.drop_ignored(&self.sum_classes(&log_p.neg()?, target.dim)?)?;
-            loss = ((loss * (1. - s))? + (even * (s / target.count as f64))?)?;
-        }
+        let loss = match fused {
+            Some(loss) => target.weighted(&loss)?,
+            None => self.against_classes(&x, &target)?,
+        };
 
         self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input.dtype())
+    }
+
+    /// The loss of each sample, times what it counts.
+    fn against_classes(&self, x: &Tensor, target: &Classes) -> Result<Tensor> {
+        let s = self.label_smoothing;
+        let log_p = log_softmax(x, target.dim)?;
+        let loss = target.negative_log_likelihood(&log_p)?;
+        if s == 0.0 {
+            return Ok(loss);
+        }
+        let even = target.drop_ignored(&self.sum_classes(&log_p.neg()?, target.dim)?)?;
+        (loss * (1. - s))? + (even * (s / target.count as f64))?
     }
 
     fn against_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {

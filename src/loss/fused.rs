@@ -4,23 +4,23 @@
 //! notices; a million elements take ten times as long as they need. Here a loss is a scalar formula for its value and one
 //! for its slope. Everywhere else the tensor ops compute it, and the golden cases hold both to the same results.
 
-use super::Reduction;
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// What one thread takes at a time, and the least that is worth a second thread.
 const CHUNK: usize = 1 << 15;
 
-impl Reduction {
-    /// What the sum of losses of this shape is to be multiplied by; `None` where they are not reduced.
-    pub(super) fn factor(self, dims: &[usize]) -> Option<f64> {
-        match self {
-            Self::None => None,
-            Self::Mean => Some(1.0 / dims.iter().product::<usize>() as f64),
-            Self::Sum => Some(1.0),
-            Self::BatchMean => Some(dims.first().map_or(1.0, |&batch| 1.0 / batch as f64)),
-        }
+/// Whether a tensor can be read as a slice of `f32`.
+pub(crate) fn is_plain(t: &Tensor) -> bool {
+    t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous()
+}
+
+/// The elements of a contiguous tensor on the CPU.
+pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice()?[start..end]),
+        None => bail!("a tensor of shape {:?} is not contiguous", layout.dims()),
     }
 }
 
@@ -31,9 +31,8 @@ where
     V: Fn(f32, f32) -> f32 + Send + Sync + 'static,
     S: Fn(f32, f32) -> f32 + Send + Sync + 'static,
 {
-    let simple = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous();
     match factor {
-        Some(factor) if simple(x) && simple(y) && !y.track_op() && x.elem_count() > 0 => {
+        Some(factor) if is_plain(x) && is_plain(y) && !y.track_op() && x.elem_count() > 0 => {
             x.apply_op2(y, Fused { factor, value, slope }).map(Some)
         }
         _ => Ok(None),
@@ -56,7 +55,7 @@ where
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, y: &CpuStorage, y_at: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, y) = (slice(x, x_at)?, slice(y, y_at)?);
+        let (x, y) = (elements::<f32>(x, x_at)?, elements::<f32>(y, y_at)?);
         let sum = |x, y| pulp::Arch::new().dispatch(Sum { x, y, value: &self.value });
         let total = if x.len() <= CHUNK {
             sum(x, y)
@@ -73,7 +72,7 @@ where
         let (Storage::Cpu(x_storage), Storage::Cpu(y_storage)) = (&*x_storage, &*y_storage) else {
             bail!("fused-loss: needs to be on the CPU")
         };
-        let (x_values, y_values) = (slice(x_storage, x_at)?, slice(y_storage, y_at)?);
+        let (x_values, y_values) = (elements::<f32>(x_storage, x_at)?, elements::<f32>(y_storage, y_at)?);
         let mut slopes = vec![0f32; x_values.len()];
         let fill = |slopes, x, y| pulp::Arch::new().dispatch(Fill { slopes, x, y, slope: &self.slope, grad });
         if x_values.len() <= CHUNK {
@@ -131,26 +130,18 @@ impl<F: Fn(f32, f32) -> f32> WithSimd for Fill<'_, F> {
     }
 }
 
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("fused-loss: needs contiguous F32"),
-    }
-}
-
 /// A loss of a row of scores and the row's class, and its gradient by the scores.
 pub(super) trait RowLoss: Copy + Send + Sync + 'static {
     /// The loss of one row.
     fn value(&self, row: &[f32], class: usize) -> f32;
-    /// The derivatives of [`Self::value`] times `grad`, into `slopes`, which are 0 before.
+    /// The derivatives of [`Self::value`] times `grad`, into `slopes`.
     fn slopes(&self, row: &[f32], class: usize, grad: f32, slopes: &mut [f32]);
 }
 
 /// The loss of each row of `x`, (N, C) or (C), for the classes `index`, `u32` in the same shape but for a 1 in place of C.
 /// `None` where that can't be fused.
 pub(super) fn fused_rows<R: RowLoss>(x: &Tensor, index: &Tensor, loss: R) -> Result<Option<Tensor>> {
-    let simple = x.device().is_cpu() && x.dtype() == DType::F32 && x.is_contiguous() && index.is_contiguous();
-    if !simple || x.rank() > 2 || x.elem_count() == 0 {
+    if !is_plain(x) || !index.is_contiguous() || x.rank() > 2 || x.elem_count() == 0 {
         return Ok(None);
     }
     x.apply_op2(index, Rows { loss }).map(Some)
@@ -166,7 +157,7 @@ impl<R: RowLoss> CustomOp2 for Rows<R> {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, index: &CpuStorage, i_at: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, classes) = (slice(x, x_at)?, class_slice(index, i_at)?);
+        let (x, classes) = (elements::<f32>(x, x_at)?, elements::<u32>(index, i_at)?);
         let width = x.len() / classes.len();
         let values = |x: &[f32], classes: &[u32], losses: &mut [f32]| {
             for ((row, &class), loss) in x.chunks_exact(width).zip(classes).zip(losses) {
@@ -192,7 +183,7 @@ impl<R: RowLoss> CustomOp2 for Rows<R> {
         let (Storage::Cpu(x_storage), Storage::Cpu(i_storage)) = (&*x_storage, &*i_storage) else {
             bail!("fused-row-loss: needs to be on the CPU")
         };
-        let (values, classes) = (slice(x_storage, x_at)?, class_slice(i_storage, i_at)?);
+        let (values, classes) = (elements::<f32>(x_storage, x_at)?, elements::<u32>(i_storage, i_at)?);
         let width = values.len() / classes.len();
         let fill = |x: &[f32], classes: &[u32], grad: &[f32], slopes: &mut [f32]| {
             let rows = x.chunks_exact(width).zip(classes).zip(grad).zip(slopes.chunks_exact_mut(width));
@@ -251,10 +242,9 @@ pub(super) fn row_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(row, 0.0, |sum, x| sum + f(x), |a, b| a + b)
 }
 
-/// The largest of a row; NaN if one is.
+/// The largest of a row. Of what is not a number nothing is promised: a softmax of it is none whatever is subtracted.
 #[inline(always)]
 pub(super) fn row_max(row: &[f32]) -> f32 {
-    // The comparison is false for NaN, which then stays.
     let larger = |max: f32, x: f32| if x <= max { max } else { x };
     fold(row, f32::NEG_INFINITY, larger, larger)
 }
@@ -270,11 +260,4 @@ fn fold(row: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f
         }
     }
     lanes.iter().fold(rest, |sum, &lane| join(sum, lane))
-}
-
-fn class_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [u32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::U32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("fused-row-loss: needs contiguous U32"),
-    }
 }

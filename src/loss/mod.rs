@@ -64,7 +64,7 @@ mod bce_with_logits;
 mod cosine_embedding;
 mod cross_entropy;
 mod ctc;
-mod fused;
+pub(crate) mod fused;
 mod gaussian_nll;
 mod hinge_embedding;
 mod huber;
@@ -76,7 +76,7 @@ mod multi_margin;
 mod multilabel_margin;
 mod multilabel_soft_margin;
 mod nll;
-mod ops;
+pub(crate) mod ops;
 mod poisson_nll;
 mod scalar;
 mod smooth_l1;
@@ -107,7 +107,8 @@ pub use soft_margin::SoftMarginLoss;
 pub use triplet_margin::TripletMarginLoss;
 pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
-use candle_core::{CpuStorage, DType, Result, Storage, Tensor, WithDType, bail};
+use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
+use fused::elements;
 
 /// How the losses of the single elements (or samples) become the result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,15 +125,22 @@ pub enum Reduction {
 }
 
 impl Reduction {
+    /// What the sum of losses of this shape is to be multiplied by; `None` where they are not reduced.
+    fn factor(self, dims: &[usize]) -> Option<f64> {
+        match self {
+            Self::None => None,
+            Self::Mean => Some(1.0 / dims.iter().product::<usize>() as f64),
+            Self::Sum => Some(1.0),
+            Self::BatchMean => Some(dims.first().map_or(1.0, |&batch| 1.0 / batch as f64)),
+        }
+    }
+
     /// Reduces per-element losses and rounds to the dtype that the caller's input had.
     fn reduce(self, loss: &Tensor, dtype: DType) -> Result<Tensor> {
-        match self {
-            Self::None => loss.clone(),
-            Self::Mean => loss.mean_all()?,
-            Self::Sum => loss.sum_all()?,
-            Self::BatchMean => (loss.sum_all()? / loss.dims().first().map_or(1.0, |&batch| batch as f64))?,
+        match self.factor(loss.dims()) {
+            Some(factor) => (loss.sum_all()? * factor)?.to_dtype(dtype),
+            None => loss.to_dtype(dtype),
         }
-        .to_dtype(dtype)
     }
 
     /// As [`Self::reduce`], for losses that were multiplied by `weight` already: their mean is over the weights' sum.
@@ -239,10 +247,9 @@ fn check_elements(loss: &str, name: &str, arg: &Tensor, ok: impl Fn(f64) -> bool
     }
     let arg = arg.contiguous()?;
     let (storage, layout) = arg.storage_and_layout();
-    let elements = layout.start_offset()..layout.start_offset() + arg.elem_count();
-    let bad = match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => find(&values[elements], ok),
-        Storage::Cpu(CpuStorage::F64(values)) => find(&values[elements], ok),
+    let bad = match (&*storage, arg.dtype()) {
+        (Storage::Cpu(storage), DType::F32) => find(elements::<f32>(storage, layout)?, ok),
+        (Storage::Cpu(storage), DType::F64) => find(elements::<f64>(storage, layout)?, ok),
         _ => bail!("{loss}: {name} has dtype {:?}, not the one it was converted to", arg.dtype()),
     };
     match bad {

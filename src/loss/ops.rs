@@ -7,7 +7,7 @@ use candle_core::{backend::BackendStorage, bail};
 pub(super) const TINY: f64 = 1e-12f32 as f64;
 
 /// `x` where it is positive, else 0. The derivative at 0 is 0, as PyTorch's (candle's `relu` has 1 there).
-pub(super) fn relu(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
     x.le(0f64)?.where_cond(&x.zeros_like()?, x)
 }
 
