@@ -37,11 +37,12 @@ impl BceLoss {
         check_elements("BceLoss", "input", &x, probability, "in [0, 1] (a sigmoid makes it so)")?;
         check_elements("BceLoss", "target", &y, probability, "in [0, 1]")?;
 
-        let value = |x: f32, y: f32| (y - 1.0) * ln_1p(-x).max(-100.0) - y * ln(x).max(-100.0);
-        let slope = |x: f32, y: f32| (x - y) / ((1.0 - x) * x).max(ops::TINY as f32);
-        if let Some(loss) =
-            fused(&x, &y, self.reduction.factor(x.dims()).filter(|_| self.weight.is_none()), value, slope)?
-        {
+        let formula = |[x, y]: [f32; 2]| {
+            let loss = (y - 1.0) * ln_1p(-x).max(-100.0) - y * ln(x).max(-100.0);
+            (loss, [(x - y) / ((1.0 - x) * x).max(ops::TINY as f32)])
+        };
+        let factor = self.reduction.factor(x.dims()).filter(|_| self.weight.is_none());
+        if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
         }
 

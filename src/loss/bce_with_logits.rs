@@ -1,5 +1,5 @@
 use super::fused::fused;
-use super::scalar::{sigmoid, softplus};
+use super::scalar::binary_cross_entropy;
 use super::{Reduction, broadcast_weight, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -34,15 +34,9 @@ impl BceWithLogitsLoss {
     /// `input`.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", target)])?;
-        let value = |x: f32, y: f32| (1.0 - y) * x + softplus(-x);
-        let slope = |x: f32, y: f32| sigmoid(x) - y;
-        if let Some(loss) = fused(
-            &x,
-            &y,
-            self.reduction.factor(x.dims()).filter(|_| self.weight.is_none() && self.pos_weight.is_none()),
-            value,
-            slope,
-        )? {
+        let unweighted = self.weight.is_none() && self.pos_weight.is_none();
+        let factor = self.reduction.factor(x.dims()).filter(|_| unweighted);
+        if let Some(loss) = fused([&x, &y], factor, binary_cross_entropy)? {
             return loss.to_dtype(input.dtype());
         }
 

@@ -1,4 +1,4 @@
-use super::fused::{RowLoss, fused_rows, row_max, row_sum};
+use super::fused::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
 use super::scalar::{exp, ln};
 use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
 use candle_core::{Result, Tensor};
@@ -57,11 +57,13 @@ impl CrossEntropyLoss {
         let x = float("CrossEntropyLoss", "input", input)?;
         let target = Classes::new("CrossEntropyLoss", &x, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
-        let fused = if s == 0.0 { fused_rows(&x, &target.index, NllOfSoftmax)? } else { None };
-        let loss = match fused {
-            Some(loss) => target.weighted(&loss)?,
-            None => self.against_classes(&x, &target)?,
-        };
+        if s == 0.0
+            && has_plain_rows(&x)
+            && let Some(factor) = target.factor(self.reduction)?
+        {
+            return fused_rows(&x, target.counted()?, factor, NllOfSoftmax)?.to_dtype(input.dtype());
+        }
+        let loss = self.against_classes(&x, &target)?;
 
         self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input.dtype())
     }
@@ -104,18 +106,14 @@ struct NllOfSoftmax;
 
 impl RowLoss for NllOfSoftmax {
     #[inline(always)]
-    fn value(&self, row: &[f32], class: usize) -> f32 {
-        let max = row_max(row);
-        ln(row_sum(row, |x| exp(x - max))) - (row[class] - max)
-    }
-
-    #[inline(always)]
-    fn slopes(&self, row: &[f32], class: usize, grad: f32, slopes: &mut [f32]) {
-        let max = row_max(row);
-        slopes.iter_mut().zip(row).for_each(|(slope, x)| *slope = exp(x - max));
-        let scale = grad / row_sum(slopes, |e| e);
-        slopes.iter_mut().for_each(|slope| *slope *= scale);
-        slopes[class] -= grad;
+    fn take(&self, row: &mut [Lanes], max: f32, class: usize, _: usize) -> (f32, f32) {
+        let own = row.as_flattened()[class] - max;
+        let [sum] = map(row, |x| {
+            let e = exp(x - max);
+            (e, [e])
+        });
+        row.as_flattened_mut()[class] -= sum;
+        (ln(sum) - own, 1.0 / sum)
     }
 }
 

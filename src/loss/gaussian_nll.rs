@@ -1,4 +1,6 @@
-use super::{Reduction, check_option, float, matching, same_kind};
+use super::fused::fused;
+use super::scalar::ln;
+use super::{Reduction, check_elements, check_option, float, matching, same_kind};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
@@ -47,7 +49,8 @@ impl GaussianNllLoss {
         let [x, y] = matching("GaussianNllLoss", [("input", input), ("target", target)])?;
         same_kind("GaussianNllLoss", ("var", var), ("input", input))?;
         let var = shared_var(&float("GaussianNllLoss", "var", var)?, &x)?;
-        if var.elem_count() > 0 {
+        check_elements("GaussianNllLoss", "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
+        if !var.device().is_cpu() && var.elem_count() > 0 {
             // Converted on the CPU, as not every device has `f64`.
             let least = var.min_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             if least < 0.0 {
@@ -55,14 +58,28 @@ impl GaussianNllLoss {
             }
         }
 
+        // Half of 2π's logarithm goes to each element.
+        let constant = if self.full { (2. * std::f64::consts::PI).ln() / 2. } else { 0. };
+        let factor = self.reduction.factor(x.dims());
+        let (eps, shift) = (self.eps as f32, constant as f32);
+        let formula = move |[x, v, y]: [f32; 3]| {
+            let (error, v) = (x - y, if v < eps { eps } else { v });
+            let scaled = error / v;
+            ((ln(v) + error * scaled) / 2.0 + shift, [scaled, (1.0 - error * scaled) / v / 2.0])
+        };
+        let fused = match var.track_op() {
+            true => fused([&x, &var, &y], factor, formula)?,
+            false => fused([&x, &var, &y], factor, move |args| (formula(args).0, [formula(args).1[0]]))?,
+        };
+        if let Some(loss) = fused {
+            return loss.to_dtype(input.dtype());
+        }
+
         // Where the bound holds the value is eps, but the derivative is var's own.
         let at_bound = ((&var - var.detach())? + self.eps)?;
         let bounded = var.lt(self.eps)?.where_cond(&at_bound, &var)?;
         let error = (x - y)?.sqr()?.broadcast_div(&bounded)?;
-        let mut loss = (error.broadcast_add(&bounded.log()?)? / 2.)?;
-        if self.full {
-            loss = (loss + (2. * std::f64::consts::PI).ln() / 2.)?;
-        }
+        let loss = ((error.broadcast_add(&bounded.log()?)? / 2.)? + constant)?;
 
         self.reduction.reduce(&loss, input.dtype())
     }

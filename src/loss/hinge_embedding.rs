@@ -42,15 +42,12 @@ impl HingeEmbeddingLoss {
         let [x, y] = matching("HingeEmbeddingLoss", [("input", input), ("target", target)])?;
 
         let margin = self.margin as f32;
-        let value = move |x: f32, y: f32| {
-            let (alike, unlike) = (if y != -1.0 { x } else { 0.0 }, if y != 1.0 { margin - x } else { 0.0 });
-            alike + if unlike <= 0.0 { 0.0 } else { unlike }
+        let formula = move |[x, y]: [f32; 2]| {
+            let (alike, slope) = if y != -1.0 { (x, 1.0) } else { (0.0, 0.0) };
+            let unlike = if y != 1.0 { margin - x } else { 0.0 };
+            (alike + if unlike <= 0.0 { 0.0 } else { unlike }, [slope - if unlike > 0.0 { 1.0 } else { 0.0 }])
         };
-        let slope = move |x: f32, y: f32| {
-            let alike = if y != -1.0 { 1.0 } else { 0.0 };
-            alike - if y != 1.0 && margin - x > 0.0 { 1.0 } else { 0.0 }
-        };
-        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
             return loss.to_dtype(input.dtype());
         }
         let zeros = x.zeros_like()?;

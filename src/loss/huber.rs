@@ -42,13 +42,12 @@ impl HuberLoss {
         let [x, y] = matching("HuberLoss", [("input", input), ("target", target)])?;
 
         let delta = self.delta as f32;
-        let value = move |x: f32, y: f32| {
+        let formula = move |[x, y]: [f32; 2]| {
             let d = (x - y).abs();
             let c = d.min(delta);
-            c * (d - c / 2.0)
+            (c * (d - c / 2.0), [clamp(x - y, delta)])
         };
-        let slope = move |x: f32, y: f32| clamp(x - y, delta);
-        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
             return loss.to_dtype(input.dtype());
         }
 

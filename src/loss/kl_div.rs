@@ -37,11 +37,11 @@ impl KlDivLoss {
 
         let factor = self.reduction.factor(x.dims());
         let fused = if self.log_target {
-            fused(&x, &y, factor, |x, y| exp(y) * (y - x), |_, y| -exp(y))?
+            fused([&x, &y], factor, |[x, y]| (exp(y) * (y - x), [-exp(y)]))?
         } else {
             let negative = |p: f64| p < 0.0;
             check_elements("KlDivLoss", "target", &y, |p| !negative(p), "a probability, 0 or more")?;
-            fused(&x, &y, factor, |x, y| (if y == 0.0 { 0.0 } else { y * ln(y) }) - y * x, |_, y| -y)?
+            fused([&x, &y], factor, |[x, y]| ((if y == 0.0 { 0.0 } else { y * ln(y) }) - y * x, [-y]))?
         };
         if let Some(loss) = fused {
             return loss.to_dtype(input.dtype());

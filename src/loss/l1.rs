@@ -27,9 +27,8 @@ impl L1Loss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("L1Loss", [("input", input), ("target", target)])?;
 
-        let value = |x: f32, y: f32| (x - y).abs();
-        let slope = |x: f32, y: f32| sign(x - y);
-        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+        let formula = |[x, y]: [f32; 2]| ((x - y).abs(), [sign(x - y)]);
+        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
             return loss.to_dtype(input.dtype());
         }
         let loss = ops::abs(&(x - y)?)?;

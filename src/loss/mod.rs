@@ -108,7 +108,7 @@ pub use triplet_margin::TripletMarginLoss;
 pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
-use fused::elements;
+use fused::{Counted, all, elements};
 
 /// How the losses of the single elements (or samples) become the result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -238,11 +238,14 @@ fn check_option(loss: &str, name: &str, value: f64, ok: bool, need: &str) -> Res
 }
 
 /// Refuses the first element of a CPU tensor that does not satisfy `ok`.
-fn check_elements(loss: &str, name: &str, arg: &Tensor, ok: impl Fn(f64) -> bool, need: &str) -> Result<()> {
+fn check_elements(loss: &str, name: &str, arg: &Tensor, ok: impl Fn(f64) -> bool + Sync, need: &str) -> Result<()> {
     if !arg.device().is_cpu() {
         return Ok(());
     }
-    fn find<T: WithDType>(values: &[T], ok: impl Fn(f64) -> bool) -> Option<(usize, f64)> {
+    fn find<T: WithDType>(values: &[T], ok: impl Fn(f64) -> bool + Sync) -> Option<(usize, f64)> {
+        if all(values, |v| ok(v.to_f64())) {
+            return None;
+        }
         values.iter().map(|v| v.to_f64()).enumerate().find(|&(_, v)| !ok(v))
     }
     let arg = arg.contiguous()?;
@@ -358,6 +361,31 @@ impl Classes {
         shape[self.dim] = self.count;
         let all = Tensor::arange(0u32, self.count as u32, self.index.device())?.reshape(shape)?;
         all.broadcast_ne(&self.index)
+    }
+
+    /// For each sample its class and what it counts, read by the host; `None` for those to ignore.
+    fn counted(&self) -> Result<Vec<Counted>> {
+        let classes = self.index.flatten_all()?.to_vec1::<u32>()?;
+        let weights = match &self.weight {
+            Some(weight) => weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?,
+            None => vec![1.0; classes.len()],
+        };
+        let mut counted = classes.into_iter().zip(weights).map(Some).collect::<Vec<_>>();
+        if let Some(ignored) = &self.ignored {
+            for (counted, ignored) in counted.iter_mut().zip(ignored.flatten_all()?.to_vec1::<u8>()?) {
+                counted.take_if(|_| ignored == 1);
+            }
+        }
+        Ok(counted)
+    }
+
+    /// What the sum of the samples' losses, each times what it counts, is to be multiplied by; `None` where they are not
+    /// reduced.
+    fn factor(&self, reduction: Reduction) -> Result<Option<f64>> {
+        Ok(match (reduction, &self.weight) {
+            (Reduction::Mean, Some(weight)) => Some(1.0 / weight.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?),
+            _ => reduction.factor(self.index.dims()),
+        })
     }
 
     /// The negative log-likelihood of each sample, times what the sample counts.

@@ -25,9 +25,8 @@ impl MseLoss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("MseLoss", [("input", input), ("target", target)])?;
 
-        let value = |x: f32, y: f32| (x - y) * (x - y);
-        let slope = |x: f32, y: f32| 2.0 * (x - y);
-        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+        let formula = |[x, y]: [f32; 2]| ((x - y) * (x - y), [2.0 * (x - y)]);
+        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
             return loss.to_dtype(input.dtype());
         }
         let loss = (x - y)?.sqr()?;

@@ -1,4 +1,5 @@
-use super::fused::{RowLoss, fused_rows, row_sum};
+use super::fused::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
+use super::scalar::positive;
 use super::{Classes, Reduction, check_option, float};
 use candle_core::{Result, Tensor, bail};
 
@@ -51,13 +52,15 @@ impl MultiMarginLoss {
         }
         let classes = Classes::new("MultiMarginLoss", &x, target, self.weight.as_ref(), None)?;
 
-        let row_loss = Violations { p: self.p, margin: self.margin as f32 };
-        let loss = match fused_rows(&x, &classes.index, row_loss)? {
-            Some(loss) => loss,
-            None => self.violations(&x, &classes)?,
-        };
+        if let Some(factor) = self.reduction.factor(target.dims())
+            && has_plain_rows(&x)
+        {
+            let violations = Violations { p: self.p, margin: self.margin as f32 };
+            return fused_rows(&x, classes.counted()?, factor, violations)?.to_dtype(input.dtype());
+        }
+        let loss = classes.weighted(&self.violations(&x, &classes)?)?.reshape(target.shape())?;
 
-        self.reduction.reduce(&classes.weighted(&loss)?.reshape(target.shape())?, input.dtype())
+        self.reduction.reduce(&loss, input.dtype())
     }
 
     /// The loss of each sample, before its weight.
@@ -80,25 +83,18 @@ struct Violations {
 
 impl RowLoss for Violations {
     #[inline(always)]
-    fn value(&self, row: &[f32], class: usize) -> f32 {
-        let (lead, power) = (self.margin - row[class], self.p);
-        let one = |x: f32| {
-            let z = lead + x;
-            if z > 0.0 { if power == 1 { z } else { z * z } } else { 0.0 }
-        };
+    fn take(&self, row: &mut [Lanes], _: f32, class: usize, count: usize) -> (f32, f32) {
+        let lead = self.margin - row.as_flattened()[class];
         // The class itself is no violation.
-        (row_sum(&row[..class], one) + row_sum(&row[class + 1..], one)) / row.len() as f32
-    }
-
-    #[inline(always)]
-    fn slopes(&self, row: &[f32], class: usize, grad: f32, slopes: &mut [f32]) {
-        let (lead, power, grad) = (self.margin - row[class], self.p, grad / row.len() as f32);
-        for (slope, x) in slopes.iter_mut().zip(row) {
-            let z = lead + x;
-            *slope = if z > 0.0 { if power == 1 { grad } else { 2.0 * z * grad } } else { 0.0 };
-        }
-        slopes[class] = 0.0;
-        slopes[class] = -row_sum(slopes, |slope| slope);
+        row.as_flattened_mut()[class] = f32::NEG_INFINITY;
+        let [loss, slopes] = map(row, |x| {
+            let z = positive(lead + x);
+            let (loss, slope) = if self.p == 1 { (z, if z > 0.0 { 1.0 } else { 0.0 }) } else { (z * z, 2.0 * z) };
+            (slope, [loss, slope])
+        });
+        row.as_flattened_mut()[class] = -slopes;
+        let share = 1.0 / count as f32;
+        (loss * share, share)
     }
 }
 

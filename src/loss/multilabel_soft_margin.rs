@@ -1,5 +1,5 @@
 use super::fused::fused;
-use super::scalar::{sigmoid, softplus};
+use super::scalar::binary_cross_entropy;
 use super::{Reduction, broadcast_weight, matching, ops};
 use candle_core::{D, Result, Tensor, bail};
 
@@ -41,9 +41,7 @@ impl MultiLabelSoftMarginLoss {
         let labels = x.dim(D::Minus1)?;
         let factor = self.reduction.factor(&x.dims()[..x.rank() - 1]).filter(|_| self.weight.is_none());
         let factor = factor.map(|factor| factor / labels as f64);
-        let value = |x: f32, y: f32| (1.0 - y) * x + softplus(-x);
-        let slope = |x: f32, y: f32| sigmoid(x) - y;
-        if let Some(loss) = fused(&x, &y, factor, value, slope)? {
+        if let Some(loss) = fused([&x, &y], factor, binary_cross_entropy)? {
             return loss.to_dtype(input.dtype());
         }
 

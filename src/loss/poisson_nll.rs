@@ -49,13 +49,11 @@ impl PoissonNllLoss {
 
         let (eps, factor) = (self.eps as f32, self.reduction.factor(x.dims()).filter(|_| !self.full));
         let fused = if self.log_input {
-            let value = move |x: f32, y: f32| exp(x) - y * x;
-            fused(&x, &y, factor, value, |x, y| exp(x) - y)?
+            fused([&x, &y], factor, |[x, y]| (exp(x) - y * x, [exp(x) - y]))?
         } else {
             let negative = |rate: f64| rate + self.eps < 0.0;
             check_elements("PoissonNllLoss", "input", &x, |rate| !negative(rate), "a rate, 0 or more")?;
-            let value = move |x: f32, y: f32| x - y * ln(x + eps);
-            fused(&x, &y, factor, value, move |x, y| 1.0 - y / (x + eps))?
+            fused([&x, &y], factor, move |[x, y]| (x - y * ln(x + eps), [1.0 - y / (x + eps)]))?
         };
         if let Some(loss) = fused {
             return loss.to_dtype(input.dtype());

@@ -10,16 +10,10 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// Adding it to a small number leaves that number, rounded, in the lowest bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// -1, 0 or 1; NaN of NaN.
+/// -1, ±0 or 1; NaN of NaN.
 #[inline(always)]
 pub(super) fn sign(x: f32) -> f32 {
-    if x > 0.0 {
-        1.0
-    } else if x < 0.0 {
-        -1.0
-    } else {
-        x * 0.0
-    }
+    if x.abs() > 0.0 { 1f32.copysign(x) } else { x }
 }
 
 /// `x` within ±`bound`; NaN of NaN. The standard library's may panic, which keeps a loop from becoming vectors.
@@ -101,17 +95,24 @@ pub(super) fn ln_1p(y: f32) -> f32 {
     ln(sum) + (y - (sum - 1.0)) / sum.max(1e-30)
 }
 
-/// `log(1 + e^x)`, finite for every finite `x`, exact in both tails.
+/// `log(1 + e^-|x|)` and the sigmoid `1 / (1 + e^-x)`, both exact in both tails.
 #[inline(always)]
-pub(super) fn softplus(x: f32) -> f32 {
-    (if x > 0.0 { x } else { 0.0 }) + ln_1p(exp(-x.abs()))
+pub(super) fn logistic(x: f32) -> (f32, f32) {
+    let e = exp(-x.abs());
+    (ln_1p(e), (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e))
 }
 
-/// `1 / (1 + e^-x)`, exact in both tails.
+/// The cross-entropy `(1 - y)·x + log(1 + e^-x)` of a logit `x` and a target `y`, and its derivative by `x`.
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
-    let e = exp(-x.abs());
-    (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e)
+pub(super) fn binary_cross_entropy([x, y]: [f32; 2]) -> (f32, [f32; 1]) {
+    let (tail, sigmoid) = logistic(x);
+    ((1.0 - y) * x + positive(-x) + tail, [sigmoid - y])
+}
+
+/// `x` where it is positive, else 0.
+#[inline(always)]
+pub(super) fn positive(x: f32) -> f32 {
+    if x > 0.0 { x } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -144,8 +145,8 @@ mod tests {
             ("exp", worst(exp, f64::exp, all.clone())),
             ("ln", worst(ln, f64::ln, 0.0..=f32::INFINITY)),
             ("ln_1p", worst(ln_1p, f64::ln_1p, -1.0..=1.0)),
-            ("softplus", worst(softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), all.clone())),
-            ("sigmoid", worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0..=f32::INFINITY)),
+            ("tail", worst(|x| logistic(x).0, |x| (-x.abs()).exp().ln_1p(), -80.0..=80.0)),
+            ("sigmoid", worst(|x| logistic(x).1, |x| 1.0 / (1.0 + (-x).exp()), -80.0..=f32::INFINITY)),
         ] {
             println!("{name}: {units:.2} units at {at:e}");
             assert!(units <= 4.0, "{name} is {units} units off at {at:e}");
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_stays_so() {
-        for f in [exp, ln, ln_1p, softplus, sigmoid, sign] {
+        for f in [exp, ln, ln_1p, sign, |x| logistic(x).0, |x| logistic(x).1] {
             assert!(f(f32::NAN).is_nan());
         }
         assert!(ln(-1.0).is_nan() && ln_1p(-2.0).is_nan());

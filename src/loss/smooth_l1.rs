@@ -46,13 +46,12 @@ impl SmoothL1Loss {
         }
 
         let beta = self.beta as f32;
-        let value = move |x: f32, y: f32| {
+        let formula = move |[x, y]: [f32; 2]| {
             let d = (x - y).abs();
             let c = d.min(beta);
-            c / beta * (d - c / 2.0)
+            (c / beta * (d - c / 2.0), [clamp((x - y) / beta, 1.0)])
         };
-        let slope = move |x: f32, y: f32| clamp((x - y) / beta, 1.0);
-        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
             return loss.to_dtype(input.dtype());
         }
         // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.

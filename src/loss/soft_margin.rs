@@ -1,5 +1,5 @@
 use super::fused::fused;
-use super::scalar::{sigmoid, softplus};
+use super::scalar::{logistic, positive};
 use super::{Reduction, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -29,9 +29,12 @@ impl SoftMarginLoss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("SoftMarginLoss", [("input", input), ("target", target)])?;
 
-        let value = |x: f32, y: f32| softplus(-y * x);
-        let slope = |x: f32, y: f32| -y * sigmoid(-y * x);
-        if let Some(loss) = fused(&x, &y, self.reduction.factor(x.dims()), value, slope)? {
+        let formula = |[x, y]: [f32; 2]| {
+            let z = -y * x;
+            let (tail, sigmoid) = logistic(z);
+            (positive(z) + tail, [-y * sigmoid])
+        };
+        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
             return loss.to_dtype(input.dtype());
         }
 
