@@ -1,6 +1,7 @@
 EXAMPLE ?= cross_entropy
+PYTHON ?= python3
 
-.PHONY: run test bench bench-losses doc fmt lint clean
+.PHONY: run test bench bench-losses bench-vs-pytorch doc fmt lint clean
 
 run: ## Train one example: make run EXAMPLE=huber
 	cargo run --example $(EXAMPLE)
@@ -9,10 +10,15 @@ test: ## All tests, with everything and with the losses alone
 	cargo test
 	cargo test --no-default-features
 
-bench: bench-losses ## All benches
+bench: ## Training step, data preparation and growing sizes; then each loss
+	cargo bench --profile dev --bench training
+	@$(MAKE) --no-print-directory bench-losses
 
 bench-losses: ## Forward and backward of each loss, one JSON line per loss and size
 	@cargo bench --quiet --profile dev --bench losses
+
+bench-vs-pytorch: ## The tables of the README; needs torch for $(PYTHON)
+	$(PYTHON) benches/pytorch/compare.py
 
 doc: ## The documentation, in the browser
 	cargo doc --no-deps --open

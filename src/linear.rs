@@ -3,8 +3,9 @@
 //! candle's own product would do, at more than twice the time of a small step: on each call it reads the number of cores
 //! from the operating system, and its gradient is taken of both factors, though that of a batch of images goes to nobody.
 
-use crate::loss::fused::{elements, is_plain};
+use crate::loss::fused::{elements, in_parallel, is_plain};
 use crate::loss::ops;
+use candle_core::utils::barrier_pool;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
 /// `x·weight + bias`, then ReLU if asked for. `x` is (N, inputs), `weight` (inputs, outputs), `bias` (outputs).
@@ -121,19 +122,36 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
+
+    /// These of its rows, or as many of them as there are.
+    fn block(self, start: usize, rows: usize) -> Self {
+        Self { values: &self.values[start * self.row_stride..], rows: rows.min(self.rows - start), ..self }
+    }
+
+    /// Whether the values hold all that the sizes and strides reach.
+    fn is_within(self) -> bool {
+        let last = (self.rows.max(1) - 1) * self.row_stride + (self.columns.max(1) - 1) * self.column_stride;
+        self.rows * self.columns == 0 || last < self.values.len()
+    }
 }
 
 /// Below this many multiplications one core is faster than several.
-const THREADING_THRESHOLD: usize = 1 << 23;
+const THREADING_THRESHOLD: usize = 1 << 20;
 
-/// `c += a·b`, where `c` is row by row.
-#[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
+/// `c += a·b`, where `c` is row by row. Large ones are cut into blocks of rows, one for each core.
 fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert!(a.values.len() == m * k && b.values.len() == k * n && b.rows == k && c.len() == m * n);
-    let threads = if m * k * n < THREADING_THRESHOLD { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
-    // SAFETY: the three slices hold what the sizes say, as asserted; a matrix's strides are (columns, 1) or (1, rows), which
-    // stay within it; and `c` is borrowed for writing alone.
+    let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { barrier_pool().n_workers() + 1 };
+    let rows = m.div_ceil(parts);
+    let blocks = c.chunks_mut((rows * n).max(1)).enumerate();
+    in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))).collect(), |(c, a)| add_block(c, a, b));
+}
+
+#[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
+fn add_block(c: &mut [f32], a: Matrix, b: Matrix) {
+    let (m, k, n) = (a.rows, a.columns, b.columns);
+    assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
+    // SAFETY: the three slices hold what the sizes and strides reach, as asserted, and `c` is borrowed for writing alone.
     unsafe {
         gemm::gemm(
             m,
@@ -154,7 +172,7 @@ fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
             false,
             false,
             false,
-            threads,
+            gemm::Parallelism::None,
         );
     }
 }

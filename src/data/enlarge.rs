@@ -1,6 +1,7 @@
 //! The bundled digits: 8×8 originals, enlarged to MNIST's 28×28 and jittered into as many images as MNIST has.
 
 use super::Images;
+use crate::loss::fused::in_parallel;
 use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -47,12 +48,14 @@ fn originals() -> Result<Vec<Original>> {
 fn jittered(originals: &[Original], count: usize, seed: u64) -> Images {
     let mut pixels = vec![0; count * SIDE * SIDE];
     let mut rng = StdRng::seed_from_u64(seed);
-    for (image, original) in pixels.chunks_exact_mut(SIDE * SIDE).zip(originals.iter().cycle()) {
+    let images = pixels.chunks_exact_mut(SIDE * SIDE).zip(originals.iter().cycle());
+    let draws = images.map(|(image, original)| {
         let angle = rng.random_range(-ROTATION..ROTATION);
         let scale = rng.random_range(SCALE);
         let shift = [rng.random_range(-SHIFT..SHIFT), rng.random_range(-SHIFT..SHIFT)];
-        draw(&original.pixels, angle, scale, shift, image);
-    }
+        move || draw(&original.pixels, angle, scale, shift, image)
+    });
+    in_parallel(draws.collect::<Vec<_>>().chunks_mut(1000).collect(), |draws| draws.iter_mut().for_each(|draw| draw()));
     Images { pixels, labels: originals.iter().map(|original| original.digit).cycle().take(count).collect() }
 }
 

@@ -13,8 +13,9 @@ pub use digits::{Digits, Named};
 pub use fake::FakeImages;
 pub use groups::Partners;
 
+use crate::loss::fused::{CHUNK, elements, in_parallel};
 use anyhow::{Result, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Storage, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 
 /// Where the samples come from: options on the command line that load them.
@@ -94,7 +95,7 @@ impl Samples {
             None => select(&self.inputs)?,
         };
         let inputs = match inputs.dtype() {
-            DType::U8 => (inputs.to_dtype(DType::F32)? / 255.)?,
+            DType::U8 => brightness(&inputs)?,
             _ => inputs,
         };
         Ok((inputs, select(&self.targets)?))
@@ -110,6 +111,24 @@ impl Samples {
         ensure!(self.len() == targets, "there are {} samples but {targets} targets", self.len());
         Ok(self)
     }
+}
+
+/// Pixels as numbers from 0 to 1.
+fn brightness(pixels: &Tensor) -> candle_core::Result<Tensor> {
+    const UNIT: f32 = 1.0 / 255.0;
+    let pixels = pixels.contiguous()?;
+    let (storage, layout) = pixels.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { return pixels.to_dtype(DType::F32)? * f64::from(UNIT) };
+    let bytes = elements::<u8>(storage, layout)?;
+    let mut values = vec![0f32; bytes.len()];
+    let chunks = values.chunks_mut(CHUNK).zip(bytes.chunks(CHUNK));
+    in_parallel(chunks.collect(), |(values, bytes)| {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) * UNIT),
+        );
+    });
+    Tensor::from_vec(values, layout.shape(), pixels.device())
 }
 
 /// What a generator is for, so that no two draw the same numbers from one seed.

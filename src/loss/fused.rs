@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What one thread takes at a time, and the least that is worth a second thread.
-const CHUNK: usize = 1 << 15;
+pub(crate) const CHUNK: usize = 1 << 15;
 
 /// How many elements a loop takes at once: as many as the widest vector holds. A remainder is filled up to as many.
 const LANES: usize = 16;
