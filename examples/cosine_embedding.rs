@@ -55,6 +55,7 @@ fn main() -> std::process::ExitCode {
         let (first, second) = halves(&report.output)?;
         let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt();
         let cosine = ((&first * &second)?.sum(D::Minus1)? / (length(&first)? * length(&second)?)?)?;
-        report.share("accuracy", &cosine.gt(0.5)?.eq(&report.target.gt(0.0)?)?)
+        report.share("accuracy", &cosine.gt(0.5)?.eq(&report.target.gt(0.0)?)?)?;
+        session.finish("--margin 0.3")
     })
 }

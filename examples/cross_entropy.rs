@@ -7,7 +7,7 @@
 
 use candle_core::Module;
 use candle_losses::loss::{CrossEntropyLoss, Reduction};
-use candle_losses::{Activation, Args, class_weights, data::Digits, run};
+use candle_losses::{Activation, Args, class_weights, data::Classification, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "Cross-entropy on logits: which of ten digits is this?")]
 struct Options {
     #[command(flatten)]
-    args: Args<Digits>,
+    args: Args<Classification>,
 
     /// Share of the target spread evenly over all classes, against overconfidence
     #[arg(long, value_name = "S", default_value_t = 0.0, help_heading = "Loss")]
@@ -35,13 +35,16 @@ fn main() -> std::process::ExitCode {
     run(|Options { args, label_smoothing, weight, ignore_index }| {
         let reduction = args.reduction(Reduction::Mean);
         let session = args.start()?;
-        let model = session.mlp(&[64, 32, 10], Activation::Linear)?;
+        let model = session.mlp(&[64, 32, session.classes()], Activation::Linear)?;
         let weight = class_weights(&weight, session.device())?;
         let loss = CrossEntropyLoss { weight, ignore_index, label_smoothing, reduction };
 
         session.fit(&model, |images, digits| loss.forward(&model.forward(images)?, digits))?;
 
         let report = session.report(&model)?;
-        report.share("accuracy", &report.output.argmax(1)?.eq(&report.target)?)
+        let choices = report.output.argmax(1)?;
+        report.share("accuracy", &choices.eq(&report.target)?)?;
+        session.show_digits(&choices, &report.target)?;
+        session.finish("--label-smoothing 0.1 --plot curve.svg")
     })
 }

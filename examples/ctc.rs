@@ -68,6 +68,7 @@ fn main() -> std::process::ExitCode {
             read.retain(|class| *class != 0);
             u8::from(read == target[..count])
         });
-        report.share("exact-sequence accuracy", &Tensor::from_iter(right, session.device())?)
+        report.share("exact-sequence accuracy", &Tensor::from_iter(right, session.device())?)?;
+        session.finish("--epochs 10")
     })
 }

@@ -44,6 +44,8 @@ fn main() -> std::process::ExitCode {
         let (mean, log_variance) = (report.output.narrow(1, 0, 1)?, report.output.narrow(1, 1, 1)?);
         report.mae(&mean)?;
         let deviation = (log_variance / 2.)?.exp()?;
-        report.share("within ±2σ", &(mean - &report.target)?.abs()?.le(&(deviation * 2.)?)?)
+        report.share("within ±2σ", &(&mean - &report.target)?.abs()?.le(&(deviation * 2.)?)?)?;
+        session.show_digits(&mean, &report.target)?;
+        session.finish("--epochs 10")
     })
 }

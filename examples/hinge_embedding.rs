@@ -38,6 +38,7 @@ fn main() -> std::process::ExitCode {
 
         let report = session.report(&model)?;
         let near = report.output.lt(0.0)?;
-        report.share("accuracy", &near.eq(&report.target.gt(0.0)?)?)
+        report.share("accuracy", &near.eq(&report.target.gt(0.0)?)?)?;
+        session.finish("--margin 2")
     })
 }

@@ -10,7 +10,7 @@
 
 use candle_core::Module;
 use candle_losses::loss::{HuberLoss, Reduction};
-use candle_losses::{Activation, Args, data::BostonHousing, run};
+use candle_losses::{Activation, Args, data::Regression, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "Huber: what is a house worth?")]
 struct Options {
     #[command(flatten)]
-    args: Args<BostonHousing>,
+    args: Args<Regression>,
 
     /// The error above which the loss is a line, in the price's unit
     #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Loss")]
@@ -37,6 +37,7 @@ fn main() -> std::process::ExitCode {
 
         let report = session.report(&model)?;
         report.mae(&report.output)?;
-        report.rmse(&report.output)
+        report.rmse(&report.output)?;
+        session.finish("--delta 5 --epochs 100 --lr 1e-3")
     })
 }

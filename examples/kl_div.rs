@@ -37,6 +37,9 @@ fn main() -> std::process::ExitCode {
         session.fit(&model, |images, distribution| loss.forward(&model.forward(images)?, distribution))?;
 
         let report = session.report(&model)?;
-        report.share("accuracy", &report.output.argmax(1)?.eq(&report.target.argmax(1)?)?)
+        let (choices, digits) = (report.output.argmax(1)?, report.target.argmax(1)?);
+        report.share("accuracy", &choices.eq(&digits)?)?;
+        session.show_digits(&choices, &digits)?;
+        session.finish("--reduction mean")
     })
 }

@@ -10,7 +10,7 @@
 
 use candle_core::Module;
 use candle_losses::loss::{L1Loss, Reduction};
-use candle_losses::{Activation, Args, data::BostonHousing, run};
+use candle_losses::{Activation, Args, data::Regression, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "L1, absolute error: what is a house worth?")]
 struct Options {
     #[command(flatten)]
-    args: Args<BostonHousing>,
+    args: Args<Regression>,
 }
 
 fn main() -> std::process::ExitCode {
@@ -33,6 +33,7 @@ fn main() -> std::process::ExitCode {
 
         let report = session.report(&model)?;
         report.mae(&report.output)?;
-        report.rmse(&report.output)
+        report.rmse(&report.output)?;
+        session.finish("--epochs 100 --lr 1e-3")
     })
 }

@@ -47,6 +47,7 @@ fn main() -> std::process::ExitCode {
 
         let report = session.report(&model)?;
         let (first, second) = halves(&report.output.reshape(((), 2))?)?;
-        report.share("accuracy", &first.gt(&second)?.eq(&report.target.gt(0.0)?)?)
+        report.share("accuracy", &first.gt(&second)?.eq(&report.target.gt(0.0)?)?)?;
+        session.finish("--margin 0.5")
     })
 }

@@ -45,6 +45,7 @@ fn main() -> std::process::ExitCode {
             first.sort_unstable();
             u8::from(first == tags)
         });
-        report.share("exact-match accuracy", &Tensor::from_iter(right, session.device())?)
+        report.share("exact-match accuracy", &Tensor::from_iter(right, session.device())?)?;
+        session.finish("--epochs 10")
     })
 }

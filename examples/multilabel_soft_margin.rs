@@ -43,8 +43,11 @@ fn main() -> std::process::ExitCode {
         session.fit(&model, |images, tags| loss.forward(&model.forward(images)?, tags))?;
 
         let report = session.report(&model)?;
-        let right = report.output.gt(0.0)?.to_dtype(DType::F32)?.eq(&report.target)?;
+        let tags = report.output.gt(0.0)?.to_dtype(DType::F32)?;
+        let right = tags.eq(&report.target)?;
         report.share("tag accuracy", &right)?;
-        report.share("exact-match accuracy", &right.min(1)?)
+        report.share("exact-match accuracy", &right.min(1)?)?;
+        session.show_digits(&tags, &report.target)?;
+        session.finish("--epochs 10")
     })
 }

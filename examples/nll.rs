@@ -39,6 +39,9 @@ fn main() -> std::process::ExitCode {
         session.fit(&model, |images, digits| loss.forward(&model.forward(images)?, digits))?;
 
         let report = session.report(&model)?;
-        report.share("accuracy", &report.output.argmax(1)?.eq(&report.target)?)
+        let choices = report.output.argmax(1)?;
+        report.share("accuracy", &choices.eq(&report.target)?)?;
+        session.show_digits(&choices, &report.target)?;
+        session.finish("--dataset fashion-mnist")
     })
 }

@@ -38,6 +38,9 @@ fn main() -> std::process::ExitCode {
         session.fit(&model, |images, counts| loss.forward(&model.forward(images)?, counts))?;
 
         let report = session.report(&model)?;
-        report.mae(&report.output.exp()?)
+        let rates = report.output.exp()?;
+        report.mae(&rates)?;
+        session.show_digits(&rates, &report.target)?;
+        session.finish("--full")
     })
 }

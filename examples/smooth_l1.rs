@@ -10,7 +10,7 @@
 
 use candle_core::Module;
 use candle_losses::loss::{Reduction, SmoothL1Loss};
-use candle_losses::{Activation, Args, data::BostonHousing, run};
+use candle_losses::{Activation, Args, data::Regression, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "Smooth L1: what is a house worth?")]
 struct Options {
     #[command(flatten)]
-    args: Args<BostonHousing>,
+    args: Args<Regression>,
 
     /// The error below which the loss is a parabola, in the price's unit; 0 is L1
     #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Loss")]
@@ -37,6 +37,7 @@ fn main() -> std::process::ExitCode {
 
         let report = session.report(&model)?;
         report.mae(&report.output)?;
-        report.rmse(&report.output)
+        report.rmse(&report.output)?;
+        session.finish("--beta 5 --epochs 100 --lr 1e-3")
     })
 }

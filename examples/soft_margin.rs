@@ -33,6 +33,7 @@ fn main() -> std::process::ExitCode {
 
         let report = session.report(&model)?;
         let says_one = report.output.gt(0.0)?;
-        report.share("accuracy", &says_one.eq(&report.target.gt(0.0)?)?)
+        report.share("accuracy", &says_one.eq(&report.target.gt(0.0)?)?)?;
+        session.finish("--signal 0.01")
     })
 }

@@ -50,6 +50,7 @@ fn main() -> std::process::ExitCode {
             loss.forward(&anchor?, &positive?, &negative?)
         })?;
 
-        images.report_nearest_neighbours(&model)
+        images.report_nearest_neighbours(&model)?;
+        images.finish("--margin 2")
     })
 }

@@ -13,6 +13,18 @@ const EPS: f64 = 1e-8;
 ///
 /// Source: Kingma & Ba, [Adam](https://arxiv.org/abs/1412.6980), 2015;
 /// [`torch.optim.Adam`](https://pytorch.org/docs/stable/generated/torch.optim.Adam.html).
+///
+/// ```
+/// use candle_core::{Device, Var};
+/// use candle_losses::Adam;
+///
+/// let x = Var::new(&[1.0f32, -2.0], &Device::Cpu)?;
+/// let mut adam = Adam::new(vec![x.clone()], 0.1)?;
+/// adam.step(&x.sqr()?.sum_all()?.backward()?)?;
+/// let values = x.to_vec1::<f32>()?; // the first step is the learning rate, against the gradient's sign
+/// assert!((values[0] - 0.9).abs() < 1e-5 && (values[1] + 1.9).abs() < 1e-5);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub struct Adam {
     lr: f64,
     steps: i32,

@@ -1,13 +1,33 @@
+use crate::data::table::{Encoding, OwnTable, Table, TableArgs, Target};
 use crate::data::{Draw, Partners, Samples, Source, generator};
 use crate::loss::Reduction;
 use crate::{Activation, Mlp};
-use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
-use std::path::PathBuf;
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The options that every example takes, with those of its data.
+///
+/// ```
+/// use candle_losses::{Args, data::BostonHousing, loss::Reduction};
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<BostonHousing>,
+/// }
+///
+/// let args = Options::parse_from(["mine", "--epochs", "1", "--reduction", "sum"]).args;
+/// assert_eq!(args.reduction(Reduction::Mean), Reduction::Sum);
+/// assert!(args.start()?.device().is_cpu());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug, Clone, clap::Args)]
+#[command(about = None, long_about = None)]
 pub struct Args<S: Source> {
     #[command(flatten)]
     source: S,
@@ -123,6 +143,11 @@ impl<S: Source> Args<S> {
     /// Opens the device and loads the data.
     pub fn start(self) -> Result<Session> {
         let device = self.train.device.open()?;
+        if let Some(table) = self.source.own_table()
+            && let Some(csv) = table.args.csv.clone()
+        {
+            return Session::on_table(self.train, table, &csv, device);
+        }
         let (train, test) = self.source.load(self.train.seed, &device)?;
         let train = match self.train.limit {
             Some(limit) => train.take(limit)?,
@@ -136,11 +161,33 @@ impl<S: Source> Args<S> {
             device,
             train,
             test,
+            encoding: None,
+            predict: None,
+            trained: OnceCell::new(),
         })
     }
 }
 
 /// A run of an example: its options, its device, its data.
+///
+/// ```
+/// use candle_core::Module;
+/// use candle_losses::{Activation, Args, data::BostonHousing, loss::MseLoss};
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<BostonHousing>,
+/// }
+///
+/// let session = Options::parse_from(["mine", "--epochs", "1"]).args.start()?;
+/// let model = session.mlp(&[8, 1], Activation::Linear)?;
+/// session.fit(&model, |features, price| MseLoss::default().forward(&model.forward(features)?, price))?;
+/// session.report(&model)?;
+/// session.finish("--epochs 2")?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Session {
     pub(crate) args: TrainArgs,
@@ -150,9 +197,63 @@ pub struct Session {
     pub(crate) device: Device,
     pub(crate) train: Samples,
     pub(crate) test: Samples,
+    /// How a table's rows were made into samples.
+    pub(crate) encoding: Option<Encoding>,
+    /// Where the predictions for a table go, if that is what is asked for.
+    pub(crate) predict: Option<PathBuf>,
+    /// The steps that were taken, and the time that it took.
+    pub(crate) trained: OnceCell<(usize, Duration)>,
 }
 
 impl Session {
+    fn on_table(args: TrainArgs, table: OwnTable, csv: &Path, device: Device) -> Result<Self> {
+        ensure!(!table.is_ambiguous, "--csv names the data, so --data-dir and --dataset can't");
+        let rows = Table::open(csv)?;
+        let TableArgs { target, categories, predict, .. } = table.args;
+        let (train, test, encoding) = match (predict, &args.init, target) {
+            (Some(_), Some(model), _) => {
+                let encoding = Mlp::encoding(model)?;
+                ensure!(
+                    encoding.classes.is_some() == (table.target == Target::Class),
+                    "{} predicts {}, which is another example's kind of target",
+                    model.display(),
+                    encoding.target
+                );
+                let all = (0..rows.len()).collect::<Vec<_>>();
+                let inputs = rows.inputs(&encoding, &all, &device)?;
+                // Not known, and not looked at.
+                let targets = match table.target {
+                    Target::Number => Tensor::zeros((rows.len(), 1), DType::F32, &device)?,
+                    Target::Class => Tensor::zeros(rows.len(), DType::U32, &device)?,
+                };
+                let samples = Samples::new(inputs, targets)?;
+                (samples.clone(), samples, encoding)
+            }
+            (_, _, Some(target)) => {
+                rows.split((target, table.target), categories, table.test_fraction, args.seed, &device)?
+            }
+            (_, _, None) => bail!("--csv needs --target COLUMN, the column to predict"),
+        };
+        let train = train.take(args.limit.unwrap_or(usize::MAX))?;
+        Ok(Self {
+            batch_size: args.batch_size.unwrap_or(10),
+            print_every: 10,
+            images: false,
+            predict: predict.clone(),
+            encoding: Some(encoding),
+            trained: OnceCell::new(),
+            args,
+            device,
+            train,
+            test,
+        })
+    }
+
+    /// How many classes there are to choose from: those of a table of the reader's own, else ten digits.
+    pub fn classes(&self) -> usize {
+        self.encoding.as_ref().and_then(|encoding| encoding.classes.as_ref()).map_or(10, Vec::len)
+    }
+
     /// Where the data is, and the model will be.
     pub fn device(&self) -> &Device {
         &self.device
@@ -186,6 +287,15 @@ impl Session {
 }
 
 /// A `--weight` of one number per class as the tensor that a loss takes; `None` if none was given.
+///
+/// ```
+/// use candle_core::Device;
+/// use candle_losses::class_weights;
+///
+/// assert!(class_weights(&[], &Device::Cpu)?.is_none());
+/// assert_eq!(class_weights(&[1.0, 2.0], &Device::Cpu)?.unwrap().dims(), [2]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>> {
     ensure!(weights.iter().all(|weight| weight.is_finite()), "a weight is not a finite number");
     if weights.is_empty() { Ok(None) } else { Ok(Some(Tensor::new(weights, device)?)) }
@@ -193,6 +303,21 @@ pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>>
 
 /// Runs an example: reads its options, and turns an error into one line on stderr and a failing exit code. A reader of
 /// the output who has seen enough (`| head`) ends it quietly.
+///
+/// ```
+/// #[derive(clap::Parser)]
+/// struct Options {
+///     #[arg(long, default_value_t = 2)]
+///     number: u32,
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     candle_losses::run(|Options { number }| {
+///         println!("{}", number * number);
+///         Ok(())
+///     })
+/// }
+/// ```
 pub fn run<O: clap::Parser>(example: impl FnOnce(O) -> Result<()>) -> ExitCode {
     // A negative number is a value to check, not an option.
     let matches = O::command().allow_negative_numbers(true).get_matches();

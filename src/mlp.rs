@@ -1,12 +1,23 @@
+use crate::data::table::Encoding;
 use crate::linear::linear;
 use crate::loss::log_softmax;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Module, Tensor, Var};
 use rand::{Rng, rngs::StdRng};
+use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::path::Path;
 
+/// The name that a table's encoding has among the metadata.
+const ENCODING: &str = "candle-losses.table";
+
 /// What follows the last linear layer.
+///
+/// ```
+/// use candle_losses::Activation;
+///
+/// assert_eq!(Activation::default(), Activation::Linear);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing: the outputs are logits, scores or real numbers.
@@ -25,6 +36,19 @@ pub enum Activation {
 /// Weights are drawn as `nn.Linear` draws them, from U(-1/√fan_in, 1/√fan_in), and stored under the names and shapes that
 /// the tutorial's PyTorch model has in its `state_dict`: `layers.{i}.weight` of shape (outputs, inputs) and
 /// `layers.{i}.bias`, where `i` counts the layers with their activations, after an `nn.Flatten` if there is one.
+///
+/// ```
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_losses::{Activation, Mlp};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let mut rng = StdRng::seed_from_u64(42);
+/// let model = Mlp::new(&[784, 64, 32, 10], Activation::LogSoftmax, true, &mut rng, &Device::Cpu)?;
+/// let images = Tensor::zeros((5, 28, 28), DType::F32, &Device::Cpu)?;
+/// assert_eq!(model.forward(&images)?.dims(), [5, 10]);
+/// assert_eq!(model.variables().len(), 6); // a weight and a bias for each of three layers
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Mlp {
     layers: Vec<Linear>,
@@ -79,8 +103,31 @@ impl Mlp {
     }
 
     /// Writes the parameters to a safetensors file that PyTorch can load as the model's `state_dict`.
+    ///
+    /// # Errors
+    /// If the file can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        candle_core::safetensors::save(&self.state()?, path).with_context(|| format!("writing {}", path.display()))
+        self.save_with(path, None)
+    }
+
+    /// With how a table's rows become inputs, among the file's metadata.
+    pub(crate) fn save_with(&self, path: &Path, encoding: Option<&Encoding>) -> Result<()> {
+        let encoding = encoding.map(serde_json::to_string).transpose()?;
+        let metadata = encoding.map(|encoding| HashMap::from([(ENCODING.to_owned(), encoding)]));
+        safetensors::serialize_to_file(&self.state()?, metadata, path)
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// How the rows of the table that the model in a file was trained on became its inputs.
+    pub(crate) fn encoding(path: &Path) -> Result<Encoding> {
+        let reading = || format!("reading {}", path.display());
+        let bytes = std::fs::read(path).with_context(reading)?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(reading)?;
+        let encoding = metadata.metadata().as_ref().and_then(|metadata| metadata.get(ENCODING));
+        let encoding = encoding.with_context(|| {
+            format!("{} was not trained on a table: make it with --csv FILE --target COLUMN --save", path.display())
+        })?;
+        serde_json::from_str(encoding).with_context(reading)
     }
 
     /// Replaces the parameters by those in a safetensors file, which must have exactly this model's names and shapes.

@@ -1,46 +1,233 @@
-use crate::train::Step;
+//! Pictures as SVG text, all in one look: curves side by side under a common legend, and how a training went.
+//!
+//! They are drawn on white, so that they can be read on any page, and name no font but the reader's own sans-serif.
+
 use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::ops::Range;
 
-const SIZE: (u32, u32) = (800, 450);
+const WIDTH: i32 = 800;
+const TITLE_HEIGHT: i32 = 44;
+const LEGEND_HEIGHT: i32 = 26;
+const PANEL_HEIGHT: i32 = 320;
+const TEXT: RGBColor = RGBColor(51, 51, 51);
+/// Told apart by those who don't see all colours (Okabe & Ito, 2008).
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+];
 /// More points than this would not be told apart.
-const POINTS: usize = 1000;
+const POINTS: usize = 500;
 
-/// The loss of each step as an SVG picture: the steps themselves in the background, their running mean before it.
-pub(crate) fn training_curve(steps: &[Step]) -> Result<String> {
+/// What is drawn beside another with the same lines: a value, a derivative, a metric.
+///
+/// ```
+/// use candle_losses::plot::{Panel, panels};
+///
+/// let line = |slope: f64| (0..10).map(|x| (f64::from(x), slope * f64::from(x))).collect();
+/// let panel = Panel { x: "x".into(), y: "y".into(), lines: vec![line(1.0), line(2.0)], spread: Vec::new() };
+/// let svg = panels("Two lines", &["one".into(), "two".into()], &[panel])?;
+/// assert!(svg.starts_with("<svg"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Panel {
+    /// What the horizontal axis shows.
+    pub x: String,
+    /// What the vertical axis shows.
+    pub y: String,
+    /// The points of each line, in the order of the legend.
+    pub lines: Vec<Vec<(f64, f64)>>,
+    /// How far the points of each line scatter up and down; empty where they don't.
+    pub spread: Vec<Vec<f64>>,
+}
+
+/// Panels side by side under a title and a legend with a label for each line.
+///
+/// ```
+/// use candle_losses::plot::panels;
+///
+/// assert!(panels("No lines", &[], &[])?.contains("No lines"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+pub fn panels(title: &str, legend: &[String], panels: &[Panel]) -> Result<String> {
+    let rows = legend_rows(legend);
+    let head = TITLE_HEIGHT + LEGEND_HEIGHT * rows.iter().map(|&(_, row)| row + 1).max().unwrap_or(0);
+    svg(head + PANEL_HEIGHT, |root| {
+        draw_title(&root, title)?;
+        for ((label, &(left, row)), colour) in legend.iter().zip(&rows).zip(COLOURS.iter().cycle()) {
+            let middle = TITLE_HEIGHT + LEGEND_HEIGHT * row + LEGEND_HEIGHT / 2;
+            root.draw(&PathElement::new([(left, middle), (left + 22, middle)], colour.stroke_width(3)))?;
+            root.draw(&Text::new(label.clone(), (left + 28, middle), text(15, HPos::Left)))?;
+        }
+        let (_, body) = root.split_vertically(head);
+        for (area, panel) in body.split_evenly((1, panels.len().max(1))).iter().zip(panels) {
+            draw_panel(area, panel)?;
+        }
+        Ok(())
+    })
+}
+
+/// The loss of each step, light, and its running mean before it, under a title.
+///
+/// ```
+/// use candle_losses::plot::training_curve;
+///
+/// let losses = (1..1000).map(|step| 1.0 / f64::from(step)).collect::<Vec<_>>();
+/// assert!(training_curve("It learns", &losses)?.contains("It learns"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+pub fn training_curve(title: &str, losses: &[f64]) -> Result<String> {
+    let smooth = running_mean(losses, losses.len().div_ceil(50));
+    // A few steps that are far off would leave the others no room.
+    let mut sorted = losses.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rare = losses.len() / 200;
+    let (low, high) = (sorted.get(rare).copied(), sorted.iter().rev().nth(rare).copied());
+    let y = range(low.into_iter().chain(high).chain(smooth.iter().copied()));
+    let within = |(step, loss): (f64, f64)| (step, loss.clamp(y.start, y.end));
+    svg(TITLE_HEIGHT + PANEL_HEIGHT, |root| {
+        draw_title(&root, title)?;
+        let (_, body) = root.split_vertically(TITLE_HEIGHT);
+        let mut chart = ChartBuilder::on(&body)
+            .margin_left(10)
+            .margin_right(20)
+            .x_label_area_size(48)
+            .y_label_area_size(68)
+            .build_cartesian_2d(0.0..losses.len().max(1) as f64, y.clone())?;
+        mesh(&mut chart, "step", "loss", 10)?;
+        chart.draw_series(LineSeries::new(extremes(losses).into_iter().map(within), COLOURS[0].mix(0.3)))?;
+        chart.draw_series(LineSeries::new(thinned(&smooth), COLOURS[0].stroke_width(3)))?;
+        Ok(())
+    })
+}
+
+type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn svg(height: i32, draw: impl FnOnce(Root) -> Drawn) -> Result<String> {
     let mut svg = String::new();
-    draw(steps, &mut svg).map_err(|error| anyhow!("drawing the training curve: {error}"))?;
+    let root = SVGBackend::with_string(&mut svg, (WIDTH as u32, height as u32)).into_drawing_area();
+    let drawn = root.fill(&WHITE).map_err(Into::into).and_then(|()| draw(root));
+    drawn.map_err(|error| anyhow!("drawing a picture: {error}"))?;
     Ok(svg)
 }
 
-fn draw(steps: &[Step], svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let losses = steps.iter().map(|step| f64::from(step.loss)).collect::<Vec<_>>();
-    let raw = thinned(&losses);
-    let smooth = thinned(&running_mean(&losses, losses.len().div_ceil(50)));
-    let (low, high) = raw.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), (_, y)| (l.min(*y), h.max(*y)));
-    // An axis of no length can't be drawn on.
-    let margin = ((high - low) * 0.05).max(1e-6);
-    let y_axis = if low < high { low - margin..high + margin } else { -1.0 + low.min(0.0)..1.0 + high.max(0.0) };
+fn text(size: i32, at: HPos) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&TEXT).pos(Pos::new(at, VPos::Center))
+}
 
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .margin(15)
-        .x_label_area_size(45)
-        .y_label_area_size(65)
-        .build_cartesian_2d(0.0..losses.len().max(1) as f64, y_axis)?;
-    chart.configure_mesh().x_desc("step").y_desc("loss").light_line_style(TRANSPARENT).draw()?;
-    chart.draw_series(LineSeries::new(raw, BLUE.mix(0.25)))?;
-    chart.draw_series(LineSeries::new(smooth, BLUE.stroke_width(2)))?;
-    root.present()?;
+fn draw_title(root: &Root, title: &str) -> Drawn {
+    Ok(root.draw(&Text::new(title.to_owned(), (WIDTH / 2, TITLE_HEIGHT / 2), text(18, HPos::Center)))?)
+}
+
+/// Where each label of a legend stands: its left edge, and the row, as many to a row as there is room for.
+fn legend_rows(legend: &[String]) -> Vec<(i32, i32)> {
+    let (mut left, mut row) = (20, 0);
+    let places = legend.iter().map(|label| {
+        // Room for the line and for text, of which only the number of letters is known here.
+        let width = 28 + 8 * label.chars().count() as i32 + 18;
+        if left > 20 && left + width > WIDTH {
+            (left, row) = (20, row + 1);
+        }
+        let place = (left, row);
+        left += width;
+        place
+    });
+    places.collect()
+}
+
+fn draw_panel(area: &Root, panel: &Panel) -> Drawn {
+    let x = panel.lines.iter().flatten().map(|&(x, _)| x);
+    let low_x = x.clone().fold(f64::INFINITY, f64::min);
+    let high_x = x.fold(f64::NEG_INFINITY, f64::max);
+    let spread = |line: usize, i: usize| panel.spread.get(line).map_or(0.0, |spread| spread[i]);
+    let ends = panel.lines.iter().enumerate().flat_map(|(line, points)| {
+        points.iter().enumerate().flat_map(move |(i, &(_, y))| [y - spread(line, i), y + spread(line, i)])
+    });
+    let mut chart = ChartBuilder::on(area)
+        .margin_left(10)
+        .margin_right(20)
+        .x_label_area_size(48)
+        .y_label_area_size(68)
+        .build_cartesian_2d(low_x..high_x, range(ends))?;
+    mesh(&mut chart, &panel.x, &panel.y, 6)?;
+    for (line, (points, colour)) in panel.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(3)))?;
+        for (i, &(x, y)) in points.iter().enumerate() {
+            let spread = spread(line, i);
+            if spread > 0.0 {
+                chart.draw_series([PathElement::new([(x, y - spread), (x, y + spread)], colour.stroke_width(2))])?;
+            }
+        }
+    }
     Ok(())
 }
 
-/// At most [`POINTS`] points of step and value, each the mean of its neighbours.
+type Chart<'a, 'b> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
+
+fn mesh(chart: &mut Chart, x: &str, y: &str, labels: usize) -> Drawn {
+    chart
+        .configure_mesh()
+        .x_desc(x)
+        .y_desc(y)
+        .x_labels(labels)
+        .y_labels(6)
+        .x_label_formatter(&short)
+        .y_label_formatter(&short)
+        .axis_style(TEXT.mix(0.5))
+        .bold_line_style(TEXT.mix(0.12))
+        .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 14).into_font().color(&TEXT))
+        .axis_desc_style(("sans-serif", 15).into_font().color(&TEXT))
+        .draw()?;
+    Ok(())
+}
+
+/// A number with as many digits as an axis needs.
+fn short(value: &f64) -> String {
+    let text = format!("{value:.3}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".into() } else { text.into() }
+}
+
+/// From the lowest to the highest with some air, and never of no length, which can't be drawn on.
+fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+    if low > high {
+        return 0.0..1.0;
+    }
+    let air = if low < high { (high - low) * 0.06 } else { 1.0 };
+    low - air..high + air
+}
+
+/// At most [`POINTS`] points of step and value, each the last of its neighbours.
 fn thinned(values: &[f64]) -> Vec<(f64, f64)> {
     let size = values.len().div_ceil(POINTS).max(1);
-    let mean = |run: &[f64]| run.iter().sum::<f64>() / run.len() as f64;
-    values.chunks(size).enumerate().map(|(i, run)| ((i * size + 1) as f64, mean(run))).collect()
+    values.chunks(size).enumerate().map(|(i, run)| ((i * size + run.len()) as f64, run[run.len() - 1])).collect()
+}
+
+/// As [`thinned`], but both the least and the largest of the neighbours.
+fn extremes(values: &[f64]) -> Vec<(f64, f64)> {
+    let size = values.len().div_ceil(POINTS).max(1);
+    let ends = values.chunks(size).enumerate().flat_map(|(i, run)| {
+        let (low, high) = run.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+        let step = (i * size + run.len()) as f64;
+        // One number has no two ends.
+        std::iter::once((step, low)).chain((size > 1).then_some((step, high)))
+    });
+    ends.collect()
 }
 
 /// The mean over the last `window` values, or as many as there are.
@@ -57,20 +244,47 @@ fn running_mean(values: &[f64], window: usize) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    fn is_whole(svg: &str) -> bool {
+        svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && !svg.contains("NaN")
+    }
+
     #[test]
     fn a_curve_of_any_length() -> Result<()> {
         for count in [0, 1, 2, 5000] {
-            let steps = (0..count).map(|i| Step { epoch: 1, loss: 2.0 / (i + 1) as f32 }).collect::<Vec<_>>();
-            let svg = training_curve(&steps)?;
-            assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && !svg.contains("NaN"));
+            let losses = (0..count).map(|i| 2.0 / f64::from(i + 1)).collect::<Vec<_>>();
+            assert!(is_whole(&training_curve("a title", &losses)?));
         }
         Ok(())
     }
 
     #[test]
+    fn a_line_for_each_label_and_the_same_text_each_time() -> Result<()> {
+        let line = |slope: f64| (0..5).map(|x| (f64::from(x), slope * f64::from(x))).collect::<Vec<_>>();
+        let panel = Panel { x: "x".into(), y: "y".into(), lines: vec![line(1.0), line(-2.0)], spread: Vec::new() };
+        let legend = ["rising".to_owned(), "falling".to_owned()];
+        let draw = || panels("a title", &legend, &[panel.clone(), panel.clone()]);
+        let svg = draw()?;
+        assert!(is_whole(&svg) && svg == draw()?);
+        assert!(legend.iter().all(|label| svg.contains(label.as_str())));
+        Ok(())
+    }
+
+    #[test]
+    fn a_long_legend_takes_another_row() {
+        let legend = vec!["a label of thirty letters or so".to_owned(); 4];
+        let rows = legend_rows(&legend);
+        assert_eq!(rows.iter().map(|&(_, row)| row).collect::<Vec<_>>(), [0, 0, 1, 1]);
+        assert!(rows[2].0 == rows[0].0);
+    }
+
+    #[test]
     fn means_of_what_there_is() {
         assert_eq!(running_mean(&[1.0, 3.0, 5.0, 7.0], 2), [1.0, 2.0, 4.0, 6.0]);
-        assert_eq!(thinned(&vec![1.0; 2500]).len(), 834);
+        assert_eq!(thinned(&vec![1.0; 1250]).len(), 417);
         assert_eq!(thinned(&[4.0, 5.0]), [(1.0, 4.0), (2.0, 5.0)]);
+        assert_eq!(extremes(&[4.0, 5.0]), [(1.0, 4.0), (2.0, 5.0)]);
+        let saw = (0..1000).map(|i| f64::from(i % 2)).collect::<Vec<_>>();
+        assert_eq!(extremes(&saw)[..4], [(2.0, 0.0), (2.0, 1.0), (4.0, 0.0), (4.0, 1.0)]);
+        assert_eq!(["0.5", "-2", "0", "1.25"].map(String::from), [0.5, -2.0, -0.0, 1.25].map(|value| short(&value)));
     }
 }

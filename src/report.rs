@@ -1,16 +1,37 @@
 use crate::Session;
 use crate::data::Samples;
-use anyhow::Result;
+use crate::loss::log_softmax;
+use crate::output::Output;
+use anyhow::{Context, Result};
 use candle_core::{D, DType, Device, Module, Tensor};
 use std::io::Write;
+use std::path::Path;
 
 /// Samples to put through the model at once.
 const BATCH: usize = 1000;
 
 /// What a trained model makes of the samples that were held out, all at once: the metrics are plain tensor ops on it.
+///
+/// ```
+/// use candle_losses::{Activation, Args, data::BostonHousing};
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<BostonHousing>,
+/// }
+///
+/// let session = Options::parse_from(["mine"]).args.start()?;
+/// let report = session.report(&session.mlp(&[1], Activation::Linear)?)?;
+/// assert_eq!(report.output.dims(), report.target.dims());
+/// report.mae(&report.output)?; // prints "Test MAE: 23.… (101 samples)"
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub struct Report {
     part: &'static str,
     samples: usize,
+    is_silent: bool,
     /// The model's outputs, (N, outputs).
     pub output: Tensor,
     /// The targets, (N, …).
@@ -18,11 +39,47 @@ pub struct Report {
 }
 
 impl Session {
-    /// The model's outputs on the held-out samples, or on the training samples where none were held out.
+    /// The model's outputs on the held-out samples, or on the training samples where none were held out. With
+    /// `--predict` they are those on the table's rows, of which the targets are not known: they are written to the file,
+    /// and the report prints nothing.
+    ///
+    /// # Errors
+    /// Those of the model, and if the file can't be written.
     pub fn report(&self, model: &impl Module) -> Result<Report> {
         let (part, samples) = if self.test.is_empty() { ("Training", &self.train) } else { ("Test", &self.test) };
         let (output, target) = (outputs(model, samples)?, samples.targets().clone());
-        Ok(Report { part, samples: samples.len(), output, target })
+        if let Some(path) = &self.predict {
+            self.write_predictions(&output, path)?;
+        }
+        Ok(Report { part, samples: samples.len(), is_silent: self.predict.is_some(), output, target })
+    }
+
+    /// A line for each row of the table: the number, or the class with its probability.
+    fn write_predictions(&self, output: &Tensor, path: &Path) -> Result<()> {
+        let mut file = Output::create(path)?;
+        let mut csv = csv::Writer::from_writer(file.file());
+        let encoding = self.encoding.as_ref().context("predictions are made for a table")?;
+        match &encoding.classes {
+            None => {
+                csv.write_record([&encoding.target])?;
+                for number in output.flatten_all()?.to_vec1::<f32>()? {
+                    csv.write_record([number.to_string()])?;
+                }
+            }
+            Some(classes) => {
+                csv.write_record([encoding.target.as_str(), "probability"])?;
+                let probabilities = log_softmax(output, 1)?.exp()?;
+                let (choices, sure) =
+                    (probabilities.argmax(1)?.to_vec1::<u32>()?, probabilities.max(1)?.to_vec1::<f32>()?);
+                for (choice, sure) in choices.into_iter().zip(sure) {
+                    csv.write_record([&classes[choice as usize], &sure.to_string()])?;
+                }
+            }
+        }
+        csv.flush()?;
+        drop(csv);
+        file.commit()?;
+        Ok(writeln!(std::io::stdout(), "Predictions of {}: {}", encoding.target, path.display())?)
     }
 
     /// Prints how often the nearest of 10,000 training samples, by the distance of the model's outputs, is of a held-out
@@ -43,7 +100,23 @@ impl Session {
     }
 }
 
-fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor> {
+/// The model's outputs on all samples, (N, outputs), without a gradient.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::{Activation, Mlp, data::Samples, outputs};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let x = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu)?;
+/// let samples = Samples::new(x, Tensor::zeros((3, 1), candle_core::DType::F32, &Device::Cpu)?)?;
+/// let model = Mlp::new(&[2, 4], Activation::Linear, false, &mut StdRng::seed_from_u64(1), &Device::Cpu)?;
+/// assert_eq!(outputs(&model, &samples)?.dims(), [3, 4]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the model.
+pub fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor> {
     let mut outputs = Vec::new();
     for start in (0..samples.len()).step_by(BATCH) {
         let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
@@ -76,6 +149,9 @@ impl Report {
     }
 
     fn print(&self, what: &str, value: &str) -> Result<()> {
+        if self.is_silent {
+            return Ok(());
+        }
         Ok(writeln!(std::io::stdout(), "{} {what}: {value} ({} samples)", self.part, self.samples)?)
     }
 }

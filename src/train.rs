@@ -1,43 +1,100 @@
-use crate::data::{Draw, generator};
+use crate::data::{Draw, Samples, generator};
 use crate::output::Output;
 use crate::{Adam, Mlp, Session, plot};
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rand::seq::SliceRandom;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{BufWriter, Write};
+use std::time::Instant;
 
-impl Session {
-    /// Trains `model` by Adam on the scalar that `loss` makes of a batch's inputs and targets, prints how it goes, and
-    /// writes the files that were asked for.
+/// How to train: passes in batches, each step by Adam against the gradient of a scalar loss.
+///
+/// ```
+/// use candle_core::{Device, Module, Tensor};
+/// use candle_losses::{Activation, Mlp, Training, data::Samples, loss::MseLoss};
+/// use rand::{SeedableRng, rngs::StdRng};
+///
+/// let x = Tensor::new(&[[0f32], [1.0], [2.0], [3.0]], &Device::Cpu)?;
+/// let samples = Samples::new(x.clone(), (&x * 2.)?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Linear, false, &mut StdRng::seed_from_u64(1), &Device::Cpu)?;
+/// let training = Training { epochs: 300, batch_size: 2, lr: 0.05, seed: 1, shuffle: true };
+/// training.run(&model, &samples, |x, y| MseLoss::default().forward(&model.forward(x)?, y), |_, _| Ok(()))?;
+/// let y = model.forward(&Tensor::new(&[[5f32]], &Device::Cpu)?)?.to_vec2::<f32>()?[0][0];
+/// assert!((y - 10.0).abs() < 0.01, "{y}");
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Training {
+    /// Passes over the samples.
+    pub epochs: usize,
+    /// Samples in a step; the last of a pass has what is left.
+    pub batch_size: usize,
+    /// Adam's learning rate.
+    pub lr: f64,
+    /// What the order of the samples is drawn from.
+    pub seed: u64,
+    /// Whether each pass has an order of its own; else it is that of the samples.
+    pub shuffle: bool,
+}
+
+impl Training {
+    /// Trains `model` on the scalar that `loss` makes of a batch's inputs and targets. `before_step` sees the epoch,
+    /// counted from 1, and the loss, and may end the training by an error.
     ///
-    /// A loss that is not finite ends the run with an error before its step is taken (on a GPU, before the next line is
-    /// printed), and leaves older files as they were.
-    pub fn fit(&self, model: &Mlp, loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
-        let files = Files::create(self)?;
-        let mut adam = Adam::new(model.variables(), self.args.lr)?;
-        let mut shuffle = generator(self.args.seed, Draw::Order);
-        let mut journal = Journal::new(self);
-        for epoch in 1..=self.args.epochs {
-            journal.start(epoch)?;
-            let order = if self.args.no_shuffle { None } else { Some(self.order(&mut shuffle)?) };
-            for start in (0..self.train.len()).step_by(self.batch_size) {
-                let len = self.batch_size.min(self.train.len() - start);
-                let (inputs, targets) = self.train.batch(order.as_ref(), start, len)?;
+    /// # Errors
+    /// Those of `loss`, of `before_step`, and of the model.
+    pub fn run(
+        &self,
+        model: &Mlp,
+        samples: &Samples,
+        loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+        mut before_step: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let mut adam = Adam::new(model.variables(), self.lr)?;
+        let mut shuffle = generator(self.seed, Draw::Order);
+        for epoch in 1..=self.epochs {
+            let order = if self.shuffle { Some(samples.order(&mut shuffle)?) } else { None };
+            for start in (0..samples.len()).step_by(self.batch_size) {
+                let len = self.batch_size.min(samples.len() - start);
+                let (inputs, targets) = samples.batch(order.as_ref(), start, len)?;
                 let value = loss(&inputs, &targets)?;
-                journal.record(&value)?;
+                before_step(epoch, &value)?;
                 adam.step(&value.backward()?)?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Trains `model` by Adam on the scalar that `loss` makes of a batch's inputs and targets, prints how it goes, and
+    /// writes the files that were asked for. With `--predict` it does nothing: the model is taken as it is.
+    ///
+    /// # Errors
+    /// A loss that is not finite ends the run with an error before its step is taken (on a GPU, before the next line is
+    /// printed), and leaves older files as they were.
+    pub fn fit(&self, model: &Mlp, loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
+        if self.predict.is_some() {
+            return Ok(());
+        }
+        let files = Files::create(self)?;
+        let mut journal = Journal::new(self);
+        let start = Instant::now();
+        self.training().run(model, &self.train, loss, |epoch, value| journal.record(epoch, value))?;
         let steps = journal.finish()?;
-        files.write(model, &steps)
+        let _ = self.trained.set((steps.len(), start.elapsed()));
+        files.write(self, model, &steps)
     }
 
-    /// The training samples' numbers, shuffled.
-    fn order(&self, shuffle: &mut impl rand::Rng) -> candle_core::Result<Tensor> {
-        let mut order = (0..self.train.len() as u32).collect::<Vec<_>>();
-        order.shuffle(shuffle);
-        Tensor::from_vec(order, self.train.len(), &self.device)
+    fn training(&self) -> Training {
+        let args = &self.args;
+        Training {
+            epochs: args.epochs,
+            batch_size: self.batch_size,
+            lr: args.lr,
+            seed: args.seed,
+            shuffle: !args.no_shuffle,
+        }
     }
 }
 
@@ -65,9 +122,12 @@ impl<'a> Journal<'a> {
         let steps = session.args.epochs * session.train.len().div_ceil(session.batch_size);
         // indicatif shows nothing where stderr is not a terminal.
         let target = if session.args.no_progress { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let style = "{bar:30} {pos}/{len} steps, {per_sec}, {eta} left{msg}";
-        let bar = ProgressBar::with_draw_target(Some(steps as u64), target)
-            .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = "{bar:30.cyan/dim} {pos}/{len} steps, {rate}/s, {eta} left{msg}";
+        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        let bar = ProgressBar::with_draw_target(Some(steps as u64), target).with_style(style.with_key("rate", rate));
         Self { session, steps: Vec::with_capacity(steps), unread: Vec::new(), epoch: 0, epoch_start: 0, bar }
     }
 
@@ -77,7 +137,10 @@ impl<'a> Journal<'a> {
         self.print(&format!("Starting epoch {epoch}"))
     }
 
-    fn record(&mut self, loss: &Tensor) -> Result<()> {
+    fn record(&mut self, epoch: usize, loss: &Tensor) -> Result<()> {
+        if epoch != self.epoch {
+            self.start(epoch)?;
+        }
         self.unread.push(loss.detach());
         self.bar.inc(1);
         let step = self.steps.len() + self.unread.len() - self.epoch_start;
@@ -146,9 +209,9 @@ impl Files {
         Ok(Self { save: create(&args.save)?, log: create(&args.log)?, plot: create(&args.plot)? })
     }
 
-    fn write(self, model: &Mlp, steps: &[Step]) -> Result<()> {
+    fn write(self, session: &Session, model: &Mlp, steps: &[Step]) -> Result<()> {
         if let Some(save) = self.save {
-            model.save(save.path())?;
+            model.save_with(save.path(), session.encoding.as_ref())?;
             save.commit()?;
         }
         if let Some(mut log) = self.log {
@@ -162,7 +225,8 @@ impl Files {
             log.commit()?;
         }
         if let Some(mut plot) = self.plot {
-            plot.file().write_all(plot::training_curve(steps)?.as_bytes())?;
+            let losses = steps.iter().map(|step| f64::from(step.loss)).collect::<Vec<_>>();
+            plot.file().write_all(plot::training_curve("Loss of each training step", &losses)?.as_bytes())?;
             plot.commit()?;
         }
         Ok(())

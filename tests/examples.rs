@@ -29,6 +29,8 @@ const EXAMPLES: [(&str, &str, &[&str]); 21] = [
 ];
 
 fn example(name: &str) -> Command {
+    // The same without the data set that it would otherwise be given.
+    let (name, on_a_table) = name.strip_suffix("_on_a_table").map_or((name, false), |name| (name, true));
     // Tests are built to target/PROFILE/deps, examples to target/PROFILE/examples.
     let deps = std::env::current_exe().unwrap();
     let path = deps.parent().unwrap().parent().unwrap().join("examples").join(name);
@@ -37,7 +39,7 @@ fn example(name: &str) -> Command {
         "{path:?} is missing: run `cargo test`, it builds the examples"
     );
     let mut command = Command::new(path);
-    if EXAMPLES.iter().any(|(example, data, _)| *example == name && *data == "digits") {
+    if !on_a_table && EXAMPLES.iter().any(|(example, data, _)| *example == name && *data == "digits") {
         command.args(["--dataset", "digits"]);
     }
     command
@@ -252,4 +254,84 @@ fn a_reader_who_has_seen_enough_ends_the_run_quietly() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_table_of_ones_own_is_learned_and_predicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (csv, c) = in_folder(&folder, "table.csv");
+    let (_, model) = in_folder(&folder, "model.safetensors");
+    let (predictions, p) = in_folder(&folder, "predictions.csv");
+    let rows = (0..200).map(|i| {
+        let (x, kind) = (i % 10, ["low", "high"][usize::from(i % 10 > 4)]);
+        format!("{x},{kind},{}\n", 3 * x)
+    });
+    std::fs::write(&csv, format!("x,kind,y\n{}", rows.collect::<String>())).unwrap();
+
+    let train = ["--csv", &c, "--save", &model, "--epochs", "60", "--lr", "1e-2"];
+    let text = stdout(&run("huber", &[&train[..], &["--target", "y", "--categories", "kind"]].concat()));
+    assert!(text.contains("Test MAE: ") && text.ends_with("(40 samples)\n"), "{text}");
+    // Another order of the columns, and no target.
+    std::fs::write(&csv, "kind,x\nhigh,9\nlow,1\n").unwrap();
+    let text = stdout(&run("huber", &["--csv", &c, "--init", &model, "--predict", &p]));
+    assert_eq!(text, format!("Predictions of y: {p}\n"));
+    let predicted = std::fs::read_to_string(&predictions).unwrap();
+    let numbers = predicted.lines().skip(1).map(|line| line.parse::<f32>().unwrap()).collect::<Vec<_>>();
+    assert!((numbers[0] - 27.0).abs() < 2.0 && (numbers[1] - 3.0).abs() < 2.0, "{predicted}");
+    assert!(
+        refused("cross_entropy_on_a_table", &["--csv", &c, "--init", &model, "--predict", &p]).contains("predicts y")
+    );
+}
+
+#[test]
+fn classes_of_ones_own_are_chosen_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (csv, c) = in_folder(&folder, "table.csv");
+    let (_, model) = in_folder(&folder, "model.safetensors");
+    let (predictions, p) = in_folder(&folder, "predictions.csv");
+    let rows = (0..300).map(|i| format!("{},{}\n", i % 9, ["a", "b", "c"][i % 9 / 3]));
+    std::fs::write(&csv, format!("x,kind\n{}", rows.collect::<String>())).unwrap();
+    let train = ["--csv", &c, "--target", "kind", "--save", &model, "--epochs", "40", "--lr", "1e-2"];
+    let text = stdout(&run("cross_entropy_on_a_table", &train));
+    assert!(text.ends_with("Test accuracy: 100.00% (60 samples)\n"), "{text}");
+    stdout(&run("cross_entropy_on_a_table", &["--csv", &c, "--init", &model, "--predict", &p]));
+    let predicted = std::fs::read_to_string(&predictions).unwrap();
+    let lines = predicted.lines().collect::<Vec<_>>();
+    assert_eq!((lines.len(), lines[0]), (301, "kind,probability"));
+    assert!(lines[1].starts_with("a,") && lines[5].starts_with("b,") && lines[9].starts_with("c,"), "{predicted}");
+}
+
+#[test]
+fn tables_that_can_t_be_used_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (csv, c) = in_folder(&folder, "table.csv");
+    std::fs::write(&csv, "x,y\n1,2\nred,3\n").unwrap();
+    let error = refused("mse", &["--csv", &c, "--target", "y"]);
+    assert!(error.contains("line 3, column x: \"red\" is not a number") && error.lines().count() == 1, "{error}");
+    assert!(refused("mse", &["--csv", &c]).contains("--target"));
+    assert!(refused("mse", &["--csv", &c, "--predict", &c]).contains("--init"));
+    assert!(refused("cross_entropy", &["--csv", &c, "--target", "y"]).contains("--dataset"));
+}
+
+#[test]
+fn the_pictures_of_the_losses_are_what_the_gallery_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&run("gallery", &["--curves-only", "--folder", folder.path().to_str().unwrap()]));
+    for (name, _, _) in EXAMPLES {
+        let file = format!("{name}.svg");
+        let kept = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(&file)).unwrap();
+        let drawn = std::fs::read_to_string(folder.path().join(&file)).unwrap();
+        assert!(kept == drawn, "assets/{file} is not as the code draws it: run `cargo run --example gallery`");
+    }
+}
+
+#[test]
+fn comparisons_print_a_row_for_each_loss() {
+    for name in ["compare_regression", "compare_classification"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (plot, p) = in_folder(&folder, "picture.svg");
+        let text = stdout(&run(name, &["--seeds", "1", "--epochs", "0", "--plot", &p]));
+        assert_eq!(text.lines().filter(|line| line.contains(" ± ")).count(), 8, "{name}: {text}");
+        assert!(std::fs::read_to_string(&plot).unwrap().starts_with("<svg"), "{name}");
+    }
 }

@@ -24,6 +24,22 @@ fn every_example_has_its_row_and_every_row_its_example() {
 }
 
 #[test]
+fn every_picture_is_shown_and_every_loss_has_its_two() {
+    let readme = read("README.md");
+    let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets")).unwrap();
+    let files = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>();
+    let pictures = files.iter().filter(|file| file.ends_with(".svg")).cloned().collect::<BTreeSet<_>>();
+    let shown = readme.split("(assets/").skip(1).filter_map(|rest| rest.split(')').next());
+    let shown = shown.filter(|file| file.ends_with(".svg")).map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(shown, pictures);
+    for name in examples().into_iter().filter(|name| !["gallery"].contains(&name.as_str())) {
+        assert!(pictures.contains(&format!("{name}.svg")), "{name} has no picture");
+        let trains = !name.starts_with("compare_");
+        assert_eq!(pictures.contains(&format!("{name}_training.svg")), trains, "{name}");
+    }
+}
+
+#[test]
 fn every_example_says_first_what_it_shows_and_is_declared() {
     let manifest = read("Cargo.toml");
     for name in examples() {
@@ -43,7 +59,11 @@ fn every_loss_is_named() {
     let words = exports.flat_map(|line| line.split(|c: char| !c.is_alphanumeric()));
     let names = words.filter(|word| word.ends_with("Loss")).collect::<BTreeSet<_>>();
     assert_eq!(names.len(), 21);
+    let from_pytorch = readme.lines().filter(|line| line.starts_with("| `nn.")).collect::<Vec<_>>();
+    assert_eq!(from_pytorch.len(), 21);
     for name in names {
         assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+        let is_this = |line: &&&str| line.contains(&format!("| `{name} {{")) || line.contains(&format!("| `{name}::"));
+        assert_eq!(from_pytorch.iter().filter(is_this).count(), 1, "{name} in the table from PyTorch");
     }
 }

@@ -1,26 +1,26 @@
-use super::{Draw, Samples, Source, generator};
+use super::table::{OwnTable, Table, TableArgs, Target, test_fraction};
+use super::{Samples, Source};
 use anyhow::{Result, ensure};
-use candle_core::{Device, Tensor};
-use rand::seq::SliceRandom;
-
-const FEATURES: usize = 13;
+use candle_core::Device;
 
 /// 506 districts of Boston in 1970, 13 features each, with the median house price in 1,000 dollars as target, (N, 1).
 ///
 /// The features are standardized with the mean and the population standard deviation of the training part.
+///
+/// ```
+/// use candle_core::Device;
+/// use candle_losses::data::{BostonHousing, Source};
+///
+/// let (train, test) = BostonHousing { test_fraction: 0.2 }.load(42, &Device::Cpu)?;
+/// assert_eq!((train.len(), test.len(), train.features()), (405, 101, 13));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Data")]
+#[command(about = None, long_about = None, next_help_heading = "Data")]
 pub struct BostonHousing {
     /// Share of the rows to hold out, chosen by the seed; 0 trains on all of them
     #[arg(long, value_name = "F", default_value_t = 0.2, value_parser = test_fraction)]
     pub test_fraction: f64,
-}
-
-fn test_fraction(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(fraction) if (0.0..1.0).contains(&fraction) => Ok(fraction),
-        _ => Err("needs a number from 0 up to, but not including, 1".into()),
-    }
 }
 
 impl Source for BostonHousing {
@@ -29,55 +29,63 @@ impl Source for BostonHousing {
     const IMAGES: bool = false;
 
     fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)> {
-        let rows = rows()?;
-        let held_out = (rows.len() as f64 * self.test_fraction).round() as usize;
-        ensure!(held_out < rows.len(), "--test-fraction {} leaves nothing to train on", self.test_fraction);
-        let mut shuffled = (0..rows.len()).collect::<Vec<_>>();
-        shuffled.shuffle(&mut generator(seed, Draw::Split));
-        let mut is_held_out = vec![false; rows.len()];
-        for &row in &shuffled[..held_out] {
-            is_held_out[row] = true;
-        }
-        let part =
-            |held_out| rows.iter().zip(&is_held_out).filter(move |(_, out)| **out == held_out).map(|(row, _)| row);
-
-        let count = (rows.len() - held_out) as f64;
-        let mean: [f64; FEATURES] = std::array::from_fn(|i| part(false).map(|row| row[i]).sum::<f64>() / count);
-        let deviation: [f64; FEATURES] =
-            std::array::from_fn(|i| (part(false).map(|row| (row[i] - mean[i]).powi(2)).sum::<f64>() / count).sqrt());
-        // A feature that is constant in the training part says nothing: it stays 0.
-        let standardized = |row: &Row| -> [f32; FEATURES] {
-            std::array::from_fn(|i| {
-                let scale = if deviation[i] > 0.0 { deviation[i] } else { 1.0 };
-                ((row[i] - mean[i]) / scale) as f32
-            })
-        };
-        let samples = |held_out| {
-            let features = part(held_out).flat_map(standardized).collect::<Vec<_>>();
-            let prices = part(held_out).map(|row| row[FEATURES] as f32).collect::<Vec<_>>();
-            let count = prices.len();
-            Samples::new(
-                Tensor::from_vec(features, (count, FEATURES), device)?,
-                Tensor::from_vec(prices, (count, 1), device)?,
-            )
-        };
-        Ok((samples(false)?, samples(true)?))
+        let csv = include_bytes!("../../assets/boston_housing.csv");
+        let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
+        ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
+        let (train, test, _) = table.split(("MEDV", Target::Number), &[], self.test_fraction, seed, device)?;
+        Ok((train, test))
     }
 }
 
-/// The features, then the price.
-type Row = [f64; FEATURES + 1];
+/// Boston housing, or a table of the reader's own with a number to predict.
+///
+/// ```
+/// use candle_losses::{Args, data::Regression};
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<Regression>,
+/// }
+///
+/// let folder = tempfile::tempdir()?;
+/// let csv = folder.path().join("table.csv");
+/// std::fs::write(&csv, "size,price\n1,10\n2,20\n")?;
+/// let options = ["mine".as_ref(), "--csv".as_ref(), csv.as_os_str(), "--target".as_ref(), "price".as_ref()];
+/// let session = Options::parse_from(options).args.start()?;
+/// assert!(session.device().is_cpu());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Debug, Clone, clap::Args)]
+#[command(about = None, long_about = None)]
+pub struct Regression {
+    #[command(flatten)]
+    boston: BostonHousing,
+    #[command(flatten)]
+    table: TableArgs,
+}
 
-fn rows() -> Result<Vec<Row>> {
-    let mut csv = csv::Reader::from_reader(include_bytes!("../../assets/boston_housing.csv").as_slice());
-    let rows = csv.deserialize().collect::<Result<Vec<Row>, _>>()?;
-    ensure!(rows.len() == 506, "the bundled Boston housing data has {} rows, not 506", rows.len());
-    Ok(rows)
+impl Source for Regression {
+    const BATCH_SIZE: usize = BostonHousing::BATCH_SIZE;
+    const PRINT_EVERY: usize = BostonHousing::PRINT_EVERY;
+    const IMAGES: bool = BostonHousing::IMAGES;
+
+    fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)> {
+        self.boston.load(seed, device)
+    }
+
+    fn own_table(&self) -> Option<OwnTable<'_>> {
+        let test_fraction = self.boston.test_fraction;
+        Some(OwnTable { args: &self.table, target: Target::Number, test_fraction, is_ambiguous: false })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FEATURES: usize = 13;
 
     fn load(test_fraction: f64, seed: u64) -> (Samples, Samples) {
         BostonHousing { test_fraction }.load(seed, &Device::Cpu).unwrap()

@@ -17,8 +17,17 @@ const SQUARE: usize = 7;
 /// Each pixel is noise, uniform over 0 to 255, as `torchvision.datasets.FakeData` comes out once its images are bytes.
 /// Under the noise lies a chequerboard of 7×7 squares, brighter by `signal` where the other class has it darker. Noise
 /// alone, as in the tutorial, can't be learned: nothing in it depends on the class.
+///
+/// ```
+/// use candle_core::Device;
+/// use candle_losses::data::{FakeImages, Source};
+///
+/// let (train, test) = FakeImages { signal: 0.02 }.load(42, &Device::Cpu)?;
+/// assert_eq!((train.len(), test.len(), train.features()), (15_000, 3_000, 3 * 28 * 28));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Data")]
+#[command(about = None, long_about = None, next_help_heading = "Data")]
 pub struct FakeImages {
     /// Strength of the class's pattern under the noise, as a share of the range of a pixel; 0 is pure noise
     #[arg(long, value_name = "S", default_value_t = 0.02, value_parser = signal)]

@@ -3,6 +3,22 @@ use candle_core::{DType, Result, Tensor};
 use rand::{Rng, rngs::StdRng};
 
 /// Draws the images that go together with an image.
+///
+/// ```
+/// use candle_losses::{Args, data::{Digits, Partners}};
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<Digits>,
+/// }
+///
+/// let session = Options::parse_from(["mine", "--dataset", "digits", "--limit", "100"]).args.start()?;
+/// let pairs = session.with_groups(|draw: &mut Partners| [draw.own(), draw.same()])?;
+/// assert!(pairs.device().is_cpu());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub struct Partners<'a> {
     /// The rows of each class.
     rows: &'a [Vec<u32>],

@@ -1,5 +1,5 @@
 //! The data of the sections: [`Digits`], [`FakeImages`] and [`BostonHousing`], each a set of options that loads
-//! tensors on the device, a row per sample, training and held-out apart.
+//! tensors on the device, a row per sample, training and held-out apart; and CSV tables of the reader's own.
 
 mod boston;
 mod digits;
@@ -7,18 +7,33 @@ mod enlarge;
 mod fake;
 mod groups;
 mod idx;
+pub(crate) mod table;
 
-pub use boston::BostonHousing;
-pub use digits::{Digits, Named};
+pub use boston::{BostonHousing, Regression};
+pub use digits::{Classification, Digits, Named};
 pub use fake::FakeImages;
 pub use groups::Partners;
+pub use table::{OwnTable, TableArgs, Target};
 
 use crate::loss::fused::{CHUNK, elements, in_parallel};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Storage, Tensor};
+use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 
 /// Where the samples come from: options on the command line that load them.
+///
+/// ```
+/// use candle_core::Device;
+/// use candle_losses::data::{BostonHousing, Source};
+///
+/// fn sizes<S: Source>(source: &S) -> anyhow::Result<(usize, usize)> {
+///     let (train, test) = source.load(42, &Device::Cpu)?;
+///     Ok((train.len(), test.len()))
+/// }
+/// assert_eq!(sizes(&BostonHousing { test_fraction: 0.5 })?, (253, 253));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub trait Source: clap::Args {
     /// Samples in a step unless `--batch-size` says otherwise.
     const BATCH_SIZE: usize;
@@ -28,10 +43,30 @@ pub trait Source: clap::Args {
     const IMAGES: bool;
 
     /// The training and the held-out samples, on `device`.
+    ///
+    /// # Errors
+    /// If the data can't be had, or is not what it should be.
     fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)>;
+
+    /// The options for a table of the reader's own in place of these, where the section takes one.
+    fn own_table(&self) -> Option<OwnTable<'_>> {
+        None
+    }
 }
 
 /// Samples on the device: a row of inputs and a target each, or several rows together and a target for the group.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::data::Samples;
+///
+/// let pixels = Tensor::new(&[[0u8, 255], [255, 0]], &Device::Cpu)?;
+/// let samples = Samples::new(pixels, Tensor::new(&[7u32, 3], &Device::Cpu)?)?;
+/// let (inputs, targets) = samples.batch(None, 1, 1)?;
+/// assert_eq!(inputs.to_vec2::<f32>()?, [[1.0, 0.0]]);
+/// assert_eq!(targets.to_vec1::<u32>()?, [3]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Samples {
     inputs: Tensor,
@@ -99,6 +134,13 @@ impl Samples {
             _ => inputs,
         };
         Ok((inputs, select(&self.targets)?))
+    }
+
+    /// The samples' numbers, shuffled.
+    pub(crate) fn order(&self, rng: &mut StdRng) -> candle_core::Result<Tensor> {
+        let mut order = (0..self.len() as u32).collect::<Vec<_>>();
+        order.shuffle(rng);
+        Tensor::from_vec(order, self.len(), self.targets.device())
     }
 
     /// What has one entry per sample.

@@ -14,23 +14,43 @@ use candle_core::{Result, Tensor};
 /// or 1, what it rounded away is lost to this loss.
 ///
 /// Source: [`torch.nn.BCELoss`](https://pytorch.org/docs/stable/generated/torch.nn.BCELoss.html).
+///
+/// Example: [`examples/bce.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/bce.rs), run by
+/// `cargo run --example bce`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::BceLoss;
+///
+/// let input = Tensor::new(&[0.5, 0.25], &Device::Cpu)?;
+/// let target = Tensor::new(&[1.0, 0.0], &Device::Cpu)?;
+/// let value = BceLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
+/// let expected = -(0.5f64.ln() + 0.75f64.ln()) / 2.0; // of the second, 1 - 0.25 counts: its target is 0
+/// assert!((value - expected).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/bce.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct BceLoss {
-    /// `w`, broadcast to the input's shape; no gradient flows to it.
+    /// `w`, of any float dtype, broadcast to the input's shape; no gradient flows to it. Default: none, all count 1.
     pub weight: Option<Tensor>,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl BceLoss {
     /// The loss of the probabilities `input` against `target`, both in [0, 1].
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
-    /// As in PyTorch, the derivative is `(x - y) / max(x · (1 - x), 1e-12)`: large but finite at 0 and 1.
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. As in PyTorch, the derivative is
+    /// `(x - y) / max(x · (1 - x), 1e-12)`: large but finite at 0 and 1.
     ///
     /// # Errors
     /// If an element of `input` or `target` is outside [0, 1] or NaN (seen on the CPU only), if shape, dtype or device
-    /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`.
+    /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`, is not of a float
+    /// dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("BceLoss", [("input", input), ("target", target)])?;
         let probability = |p: f64| (0.0..=1.0).contains(&p);

@@ -11,27 +11,50 @@ use candle_core::{Result, Tensor};
 ///
 /// For a model whose last layer is linear. Computed from `log σ` directly, so it is exact and finite for any finite
 /// logit. The target may be soft, and there may be several per sample: then it is multi-label classification.
-/// `pos_weight` (`p`) above 1 makes positives count more, for classes that are rare.
+/// `pos_weight` (`p`) above 1 makes positives count more, for classes that are rare. Where exactly one of several
+/// classes holds, take [`CrossEntropyLoss`](super::CrossEntropyLoss); where only probabilities are to be had,
+/// [`BceLoss`](super::BceLoss).
 ///
 /// Source: [`torch.nn.BCEWithLogitsLoss`](https://pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html).
+///
+/// Example:
+/// [`examples/bce_with_logits.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/bce_with_logits.rs), run
+/// by `cargo run --example bce_with_logits`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::BceWithLogitsLoss;
+///
+/// let input = Tensor::new(&[0.0, 0.0], &Device::Cpu)?; // probabilities of 1/2
+/// let target = Tensor::new(&[1.0, 0.0], &Device::Cpu)?;
+/// let pos_weight = Some(Tensor::new(3.0, &Device::Cpu)?);
+/// let loss = BceWithLogitsLoss { pos_weight, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert!((value - 2.0 * 2f64.ln()).abs() < 1e-9); // (3 · log 2 + log 2) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/bce_with_logits.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct BceWithLogitsLoss {
-    /// `w`, broadcast to the input's shape; no gradient flows to it.
+    /// `w`, of any float dtype, broadcast to the input's shape; no gradient flows to it. Default: none, all count 1.
     pub weight: Option<Tensor>,
-    /// `p`, broadcast to the input's shape; no gradient flows to it.
+    /// `p`, of any float dtype, broadcast to the input's shape; no gradient flows to it. Default: none, all count 1.
     pub pos_weight: Option<Tensor>,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl BceWithLogitsLoss {
-    /// The loss of the logits `input` against `target`.
+    /// The loss of the logits `input` against `target`, 0 or 1 or between them, which is not checked.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
     /// If shape, dtype or device of the two differ, if the dtype is not a float, or if a weight does not broadcast to
-    /// `input`.
+    /// `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", target)])?;
         let unweighted = self.weight.is_none() && self.pos_weight.is_none();

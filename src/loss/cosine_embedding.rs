@@ -9,27 +9,50 @@ use candle_core::{D, Result, Tensor, bail};
 /// ```
 ///
 /// For embeddings of which only the direction counts: sentences, faces. With a margin of 0 unlike things are content at
-/// a right angle.
+/// a right angle. Where lengths count too, take [`TripletMarginLoss`](super::TripletMarginLoss) or, for pairs, a
+/// distance under [`HingeEmbeddingLoss`](super::HingeEmbeddingLoss).
 ///
-/// Source: [`torch.nn.CosineEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html).
+/// Source:
+/// [`torch.nn.CosineEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html).
+///
+/// Example:
+/// [`examples/cosine_embedding.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/cosine_embedding.rs),
+/// run by `cargo run --example cosine_embedding`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::CosineEmbeddingLoss;
+///
+/// let input1 = Tensor::new(&[[3.0, 4.0], [3.0, 4.0]], &Device::Cpu)?;
+/// let input2 = Tensor::new(&[[4.0, 3.0], [5.0, 0.0]], &Device::Cpu)?; // cosines 24/25 and 15/25
+/// let target = Tensor::new(&[1i64, -1], &Device::Cpu)?;
+/// let loss = CosineEmbeddingLoss { margin: 0.1, ..Default::default() };
+/// let value = loss.forward(&input1, &input2, &target)?.to_scalar::<f64>()?;
+/// assert!((value - 0.27).abs() < 1e-9); // ((1 - 0.96) + (0.6 - 0.1)) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/cosine_embedding.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct CosineEmbeddingLoss {
     /// The cosine up to which unlike vectors cost nothing; 0 to 0.5 is usual, -1 to 1 makes sense. Default 0.
     pub margin: f64,
-    /// How the pair losses are reduced.
+    /// How the pair losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl CosineEmbeddingLoss {
     /// The loss of the vectors `input1` and `input2` against `target`, 1 or -1; other values cost nothing.
     ///
-    /// Shapes: `(N, D)`, `(N, D)` and `(N)`, or `(D)`, `(D)` and a scalar; the result is a scalar, or of target's shape
-    /// with [`Reduction::None`]. `target` may be of any dtype that holds its values. Squared lengths have 1e-12 added, as
-    /// in PyTorch: the cosine of a zero vector is 0.
+    /// Shapes: `(N, D)`, `(N, D)` and `(N)`, or `(D)`, `(D)` and a scalar. Dtypes: both inputs `f16`, `bf16`, `f32` or
+    /// `f64`, the same; `target` any that holds its values. The result has the inputs' dtype and is a scalar, or of
+    /// target's shape with [`Reduction::None`]. Squared lengths have 1e-12 added, as in PyTorch: the cosine of a zero
+    /// vector is 0.
     ///
     /// # Errors
-    /// If `margin` is NaN, if the shapes don't fit, if dtype or device of the inputs differ, or their dtype is not a
-    /// float.
+    /// If `margin` is NaN, if the shapes don't fit, if dtype or device of the inputs differ, if their dtype is not a
+    /// float, or if `target` is on another device.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("CosineEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
         let [x1, x2] = matching("CosineEmbeddingLoss", [("input1", input1), ("input2", input2)])?;

@@ -11,23 +11,44 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 /// The usual loss of a classifier that chooses one class. The last layer is linear, since the softmax is in the loss,
-/// where it can't overflow. `label_smoothing` `s` takes the share `s` from the target and spreads it evenly over the `C`
-/// classes (`y_c·(1 - s) + s/C`), against overconfidence. Where several labels can hold at once, see
+/// where it can't overflow. `label_smoothing` `s` takes the share `s` from the target and spreads it evenly over the
+/// `C` classes (`y_c·(1 - s) + s/C`), against overconfidence. Where several labels can hold at once, see
 /// [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss).
 ///
 /// Source: [`torch.nn.CrossEntropyLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html);
 /// label smoothing: Szegedy et al., [Rethinking the Inception Architecture](https://arxiv.org/abs/1512.00567), 2015.
+///
+/// Example: [`examples/cross_entropy.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/cross_entropy.rs),
+/// run by `cargo run --example cross_entropy`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use candle_losses::loss::CrossEntropyLoss;
+///
+/// let input = Var::new(&[[2f64.ln(), 0.0, 0.0]], &Device::Cpu)?; // probabilities 1/2, 1/4, 1/4
+/// let target = Tensor::new(&[0u32], &Device::Cpu)?;
+/// let loss = CrossEntropyLoss { label_smoothing: 0.3, ..Default::default() }; // class 0 becomes 0.8, 0.1, 0.1
+/// let value = loss.forward(&input, &target)?;
+/// assert!((value.to_scalar::<f64>()? - 1.2 * 2f64.ln()).abs() < 1e-9); // 0.8 · log 2 + 2 · 0.1 · log 4
+/// let grads = value.backward()?;
+/// let slope = grads.get(&input).unwrap().to_vec2::<f64>()?[0][0];
+/// assert!((slope - (0.5 - 0.8)).abs() < 1e-9); // the probability less the target
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/cross_entropy.svg"))]
 #[derive(Debug, Clone)]
 pub struct CrossEntropyLoss {
-    /// `w`, one weight per class, shape `(C)`; no gradient flows to it.
+    /// `w`, one weight per class, shape `(C)`, any float dtype; no gradient flows to it. Default: none, all count 1.
     pub weight: Option<Tensor>,
     /// Samples of this class cost nothing and don't count in the mean; need not be a class. Without effect on a target
     /// of probabilities. Default -100.
     pub ignore_index: i64,
     /// The share of the target to spread over all classes, in [0, 1]. Default 0.
     pub label_smoothing: f64,
-    /// How the sample losses are reduced. The mean divides by the sum of the samples' class weights for a target of
-    /// classes, and by the number of samples for one of probabilities.
+    /// How the sample losses are reduced. Default: the mean, which divides by the sum of the samples' class weights for
+    /// a target of classes, and by the number of samples for one of probabilities.
     pub reduction: Reduction,
 }
 
@@ -38,16 +59,17 @@ impl Default for CrossEntropyLoss {
 }
 
 impl CrossEntropyLoss {
-    /// The loss of the logits `input` against `target`: classes, `0..C` as `u8`, `u32` or `i64`, or probabilities in
-    /// input's dtype.
+    /// The loss of the logits `input` against `target`: classes, `0..C`, or probabilities.
     ///
-    /// Shapes: `(C)` with a scalar class, `(N, C, d1, …, dK)` with classes `(N, d1, …, dK)`, or either with probabilities
-    /// of the same shape. The result is a scalar, or with [`Reduction::None`] of input's shape without `C`. The mean over
-    /// no sample, all being ignored, is NaN, as in PyTorch.
+    /// Shapes: `(C)` with a scalar class, `(N, C, d1, …, dK)` with classes `(N, d1, …, dK)`, or either with
+    /// probabilities of the same shape. Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`; `target` is `u8`, `u32` or
+    /// `i64` if it is classes, and of input's dtype if it is probabilities. The result has input's dtype and is a
+    /// scalar, or with [`Reduction::None`] of input's shape without `C`. The mean over no sample, all being ignored, is
+    /// NaN, as in PyTorch.
     ///
     /// # Errors
     /// If a class is out of range (seen on the CPU only), if `label_smoothing` is outside [0, 1], if shapes, dtypes or
-    /// devices don't fit, or if `weight` has not `C` elements.
+    /// devices don't fit, or if `weight` has not `C` elements, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let s = self.label_smoothing;
         check_option("CrossEntropyLoss", "label_smoothing", s, (0.0..=1.0).contains(&s), "in [0, 1]")?;

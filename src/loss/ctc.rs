@@ -12,30 +12,53 @@ use candle_core::{D, Device, Result, Shape, Tensor, bail};
 /// out a log-softmax over the labels and a blank at each step. A target with more labels than the steps allow (repeated
 /// labels need a blank between them) is impossible and costs infinity; `zero_infinity` drops it.
 ///
-/// As in PyTorch, the gradient is that for log-probabilities which come from a log-softmax, `p - posterior`: it is right
-/// once it has passed back through the log-softmax, and for log-probabilities taken as free variables it is not the
-/// derivative. Unlike PyTorch's, the gradient of an impossible target is 0, not NaN, also without `zero_infinity`.
+/// Where each step has a label of its own, [`CrossEntropyLoss`](super::CrossEntropyLoss) step by step is enough. Where
+/// the labels follow another order than the input, as in translation, no alignment is right: let a decoder put them out
+/// one by one, under that same loss.
+///
+/// As in PyTorch, the gradient is that for log-probabilities which come from a log-softmax, `p - posterior`: it is
+/// right once it has passed back through the log-softmax, and for log-probabilities taken as free variables it is not
+/// the derivative. Unlike PyTorch's, the gradient of an impossible target is 0, not NaN, also without `zero_infinity`.
 ///
 /// Source: Graves et al., [Connectionist Temporal Classification](https://doi.org/10.1145/1143844.1143891), 2006;
 /// [`torch.nn.CTCLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html).
+///
+/// Example: [`examples/ctc.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/ctc.rs), run by
+/// `cargo run --example ctc`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::CtcLoss;
+///
+/// let log_probs = Tensor::full(0.5f64.ln(), (2, 1, 2), &Device::Cpu)?; // two steps, one sequence, blank and one label
+/// let targets = Tensor::new(&[[1u32]], &Device::Cpu)?;
+/// let (steps, labels) = (Tensor::new(&[2u32], &Device::Cpu)?, Tensor::new(&[1u32], &Device::Cpu)?);
+/// let value = CtcLoss::default().forward(&log_probs, &targets, &steps, &labels)?.to_scalar::<f64>()?;
+/// assert!((value + 0.75f64.ln()).abs() < 1e-9); // 3 of the 4 paths read "1": 1-blank, blank-1, 1-1
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/ctc.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct CtcLoss {
     /// The class that is the blank. Default 0.
     pub blank: usize,
     /// Whether an impossible target costs nothing instead of infinity. Default false.
     pub zero_infinity: bool,
-    /// How the sequence losses are reduced. The mean divides each by its target's length (by 1 if that is 0) first.
+    /// How the sequence losses are reduced. Default: the mean, which divides each by its target's length (by 1 if that
+    /// is 0) first.
     pub reduction: Reduction,
 }
 
 impl CtcLoss {
     /// The loss of the log-probabilities `log_probs` against the label sequences `targets`.
     ///
-    /// Shapes: `log_probs` is `(T, N, C)`: T steps, N sequences, C classes with the blank. `targets` is `(N, S)`, padded
-    /// to the longest with anything, or the sequences joined, `(sum of target_lengths)`. `input_lengths` and
-    /// `target_lengths` are `(N)`: how many steps and labels of each sequence count. Without a batch: `(T, C)`, `(S)` and
-    /// scalars. Labels and lengths may be `u8`, `u32` or `i64`. The result is a scalar, or `(N)`, or a scalar without a
-    /// batch, with [`Reduction::None`].
+    /// Shapes: `log_probs` is `(T, N, C)`: T steps, N sequences, C classes with the blank. `targets` is `(N, S)`,
+    /// padded to the longest with anything, or the sequences joined, `(sum of target_lengths)`. `input_lengths` and
+    /// `target_lengths` are `(N)`: how many steps and labels of each sequence count. Without a batch: `(T, C)`, `(S)`
+    /// and scalars. Dtypes: `log_probs` is `f16`, `bf16`, `f32` or `f64`, labels and lengths are `u8`, `u32` or `i64`.
+    /// The result has log_probs' dtype and is a scalar, or, with [`Reduction::None`] and a batch, of shape `(N)`.
     ///
     /// Labels and lengths are read by the host, on a GPU too, as the lengths are in PyTorch.
     ///

@@ -17,13 +17,32 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 /// Source: Nix & Weigend, [Estimating the mean and variance of the target probability
 /// distribution](https://doi.org/10.1109/ICNN.1994.374138), 1994;
 /// [`torch.nn.GaussianNLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.GaussianNLLLoss.html).
+///
+/// Example: [`examples/gaussian_nll.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/gaussian_nll.rs),
+/// run by `cargo run --example gaussian_nll`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::GaussianNllLoss;
+///
+/// let input = Tensor::new(&[1.0, 5.0], &Device::Cpu)?;
+/// let target = Tensor::new(&[3.0, 5.0], &Device::Cpu)?;
+/// let var = Tensor::new(&[4.0, 1.0], &Device::Cpu)?;
+/// let value = GaussianNllLoss::default().forward(&input, &target, &var)?.to_scalar::<f64>()?;
+/// let expected = ((4f64.ln() + 1.0) / 2.0 + 0.0) / 2.0; // log v and (error / σ)² of each, the second 0
+/// assert!((value - expected).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/gaussian_nll.svg"))]
 #[derive(Debug, Clone)]
 pub struct GaussianNllLoss {
     /// Whether to add the constant `log(2π) / 2`. Default false.
     pub full: bool,
     /// The least variance to compute with, in the target's unit squared; positive. Default 1e-6.
     pub eps: f64,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -37,9 +56,10 @@ impl GaussianNllLoss {
     /// The loss of the means `input` and the variances `var` against `target`.
     ///
     /// Shapes: `input` and `target` of any shape, the same. `var` has that shape too (a variance for each element), or
-    /// the same with a 1 in one place or without the last dimension (one shared along it), or is a scalar (one for all).
-    /// The result is a scalar, or of input's shape with [`Reduction::None`]. The variance's gradient passes through its
-    /// bound `eps` unchanged, as in PyTorch, so that one that has fallen too low finds its way back.
+    /// the same with a 1 in one place or without the last dimension (one shared along it), or is a scalar (one for
+    /// all). Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same. The result has that dtype and is a scalar, or
+    /// of input's shape with [`Reduction::None`]. The variance's gradient passes through its bound `eps` unchanged, as
+    /// in PyTorch, so that one that has fallen too low finds its way back.
     ///
     /// # Errors
     /// If a variance is negative (seen on every device, as in PyTorch), if `eps` is not positive, if the shapes don't

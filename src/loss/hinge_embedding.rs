@@ -11,14 +11,34 @@ use candle_core::{Result, Tensor};
 ///
 /// Pulls like things together without end and pushes unlike ones apart until they are `margin` away. Made for
 /// distances, which are not negative: on a signed score in [-1, 1] it works as a classifier whose sign is turned round,
-/// `y = 1` getting the *lowest* scores.
+/// `y = 1` getting the *lowest* scores; [`SoftMarginLoss`](super::SoftMarginLoss) is the plain choice for that. Where
+/// it is only known which of two things is nearer to a third, take [`TripletMarginLoss`](super::TripletMarginLoss).
 ///
 /// Source: [`torch.nn.HingeEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html).
+///
+/// Example:
+/// [`examples/hinge_embedding.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/hinge_embedding.rs), run
+/// by `cargo run --example hinge_embedding`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::HingeEmbeddingLoss;
+///
+/// let input = Tensor::new(&[0.25, 0.75], &Device::Cpu)?;
+/// let target = Tensor::new(&[1.0, -1.0], &Device::Cpu)?;
+/// let loss = HingeEmbeddingLoss { margin: 2.0, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert_eq!(value, 0.75); // (0.25 + (2 - 0.75)) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/hinge_embedding.svg"))]
 #[derive(Debug, Clone)]
 pub struct HingeEmbeddingLoss {
     /// The distance from which unlike things cost nothing, in the input's unit. Default 1.
     pub margin: f64,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -32,8 +52,8 @@ impl HingeEmbeddingLoss {
     /// The loss of the distances `input` against `target`, 1 or -1; at other values it is the sum of both branches, as
     /// in PyTorch.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
-    /// The derivative at `x = margin` is 0.
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. The derivative at `x = margin` is 0.
     ///
     /// # Errors
     /// If `margin` is NaN, if shape, dtype or device of the two differ, or the dtype is not a float.

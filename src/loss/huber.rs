@@ -16,11 +16,31 @@ use candle_core::{Result, Tensor};
 ///
 /// Source: Huber, [Robust Estimation of a Location Parameter](https://doi.org/10.1214/aoms/1177703732), 1964;
 /// [`torch.nn.HuberLoss`](https://pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html).
+///
+/// Example: [`examples/huber.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/huber.rs), run by
+/// `cargo run --example huber`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use candle_losses::loss::HuberLoss;
+///
+/// let input = Var::new(&[0.5, 3.0], &Device::Cpu)?;
+/// let target = Tensor::new(&[0.0, 0.0], &Device::Cpu)?;
+/// let loss = HuberLoss { delta: 2.0, ..Default::default() };
+/// let value = loss.forward(&input, &target)?;
+/// assert_eq!(value.to_scalar::<f64>()?, 2.0625); // (0.5² / 2 + 2 · (3 - 2/2)) / 2
+/// let grads = value.backward()?;
+/// assert_eq!(grads.get(&input).unwrap().to_vec1::<f64>()?, [0.25, 1.0]); // 0.5 and delta, each / 2 for the mean
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/huber.svg"))]
 #[derive(Debug, Clone)]
 pub struct HuberLoss {
     /// The error at which the parabola goes over into the line; positive, in the target's unit. Default 1.
     pub delta: f64,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -33,7 +53,8 @@ impl Default for HuberLoss {
 impl HuberLoss {
     /// The loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
     /// If `delta` is not positive, if shape, dtype or device of the two differ, or the dtype is not a float.

@@ -12,22 +12,45 @@ use candle_core::{Result, Tensor};
 ///
 /// For a model whose last layer is a log-softmax, learning a whole distribution: a teacher's outputs, soft labels. The
 /// sum over the classes is the divergence, so the reduction to use is [`Reduction::BatchMean`]; the mean divides by the
-/// number of classes once more. Class numbers are no target for it: that would compare a probability with a label.
+/// number of classes once more. Class numbers are no target for it: that would compare a probability with a label. For
+/// those take [`NllLoss`](super::NllLoss), and for logits against a distribution
+/// [`CrossEntropyLoss`](super::CrossEntropyLoss), with the same gradient.
 ///
 /// Source: Kullback & Leibler, [On Information and Sufficiency](https://doi.org/10.1214/aoms/1177729694), 1951;
 /// [`torch.nn.KLDivLoss`](https://pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html).
+///
+/// Example: [`examples/kl_div.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/kl_div.rs), run by
+/// `cargo run --example kl_div`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::{KlDivLoss, Reduction};
+///
+/// let input = Tensor::new(&[[0.5, 0.5]], &Device::Cpu)?.log()?;
+/// let target = Tensor::new(&[[0.75, 0.25]], &Device::Cpu)?;
+/// let loss = KlDivLoss { reduction: Reduction::BatchMean, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln(); // y · log(y / 0.5), summed over the classes
+/// assert!((value - expected).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/kl_div.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct KlDivLoss {
-    /// Whether the target is log-probabilities. Default false.
+    /// Whether the target is log-probabilities, natural ones like the input. Default false.
     pub log_target: bool,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean, which is rarely the one to use here.
     pub reduction: Reduction,
 }
 
 impl KlDivLoss {
-    /// The loss of the log-probabilities `input` against the distributions `target`.
+    /// The loss of the log-probabilities `input` against the distributions `target`. Whether those sum to 1 is not
+    /// checked.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
     /// If a probability in `target` is negative (seen on the CPU only), if shape, dtype or device of the two differ, or

@@ -8,22 +8,44 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 /// For learning an order from comparisons: search results, preferences. It asks that the right score lead by `margin`
-/// and is then content; with the default of 0, equal scores cost nothing, and two constant ones are a solution.
+/// and is then content; with the default of 0, equal scores cost nothing, and two constant ones are a solution. Where
+/// the scores themselves are known and not only their order, [`MseLoss`](super::MseLoss) tells the model more.
 ///
 /// Source: [`torch.nn.MarginRankingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html).
+///
+/// Example:
+/// [`examples/margin_ranking.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/margin_ranking.rs), run by
+/// `cargo run --example margin_ranking`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::MarginRankingLoss;
+///
+/// let input1 = Tensor::new(&[2.0, 1.0], &Device::Cpu)?;
+/// let input2 = Tensor::new(&[1.5, 3.0], &Device::Cpu)?;
+/// let target = Tensor::new(&[1.0, -1.0], &Device::Cpu)?; // the first should lead, then the second
+/// let loss = MarginRankingLoss { margin: 1.0, ..Default::default() };
+/// let value = loss.forward(&input1, &input2, &target)?.to_scalar::<f64>()?;
+/// assert_eq!(value, 0.25); // (1 - 0.5 + 0) / 2: one leads by 0.5, the other by 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/margin_ranking.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct MarginRankingLoss {
     /// The lead from which a pair costs nothing, in the unit of the scores. Default 0.
     pub margin: f64,
-    /// How the pair losses are reduced.
+    /// How the pair losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl MarginRankingLoss {
     /// The loss of the scores `input1` and `input2` against `target`, 1 or -1.
     ///
-    /// Shapes: all three of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
-    /// The derivative of a margin that is met exactly is 0.
+    /// Shapes: all three of any shape, the same. Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same. The result
+    /// has that dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. The derivative of a margin
+    /// that is met exactly is 0.
     ///
     /// # Errors
     /// If `margin` is NaN, if shape, dtype or device of the three differ, or the dtype is not a float.

@@ -111,11 +111,26 @@ use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
 use fused::{Counted, all, elements};
 
 /// How the losses of the single elements (or samples) become the result.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::{L1Loss, Reduction};
+///
+/// let input = Tensor::new(&[[1.0, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+/// let reduced = |reduction| L1Loss { reduction }.forward(&input, &input.zeros_like()?);
+/// assert_eq!(reduced(Reduction::None)?.to_vec2::<f64>()?, [[1.0, 2.0], [3.0, 4.0]]);
+/// assert_eq!(reduced(Reduction::Mean)?.to_scalar::<f64>()?, 2.5); // 10 / 4 elements
+/// assert_eq!(reduced(Reduction::Sum)?.to_scalar::<f64>()?, 10.0);
+/// assert_eq!(reduced(Reduction::BatchMean)?.to_scalar::<f64>()?, 5.0); // 10 / 2 rows
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reduction {
     /// No reduction: one loss per element, or per sample where a loss is defined per sample.
     None,
-    /// The mean; a weighted one where the loss takes class weights.
+    /// The mean. [`NllLoss`] and [`CrossEntropyLoss`] against classes divide by the sum of the samples' class weights,
+    /// 0 for an ignored sample; [`CtcLoss`] divides each loss by its target's length first.
     #[default]
     Mean,
     /// The sum.

@@ -4,21 +4,39 @@ use candle_core::{Result, Tensor};
 
 /// Squared error: `l = (x - y)²`, for an input `x` and a target `y`.
 ///
-/// The maximum-likelihood loss under Gaussian noise of constant variance; the best constant prediction is the mean.
-/// The gradient grows with the error, so a few outliers can decide the fit: then rather
+/// For regression: the maximum-likelihood loss under Gaussian noise of constant variance; the best constant prediction
+/// is the mean. The gradient grows with the error, so a few outliers can decide the fit: then rather
 /// [`HuberLoss`](super::HuberLoss) or [`L1Loss`](super::L1Loss).
 ///
 /// Source: [`torch.nn.MSELoss`](https://pytorch.org/docs/stable/generated/torch.nn.MSELoss.html).
+///
+/// Example: [`examples/mse.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/mse.rs), run by
+/// `cargo run --example mse`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::MseLoss;
+///
+/// let input = Tensor::new(&[0.5, 3.0], &Device::Cpu)?;
+/// let target = Tensor::new(&[1.0, 0.0], &Device::Cpu)?;
+/// let value = MseLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert_eq!(value, 4.625); // ((0.5 - 1)² + (3 - 0)²) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/mse.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct MseLoss {
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl MseLoss {
     /// The loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.

@@ -10,20 +10,41 @@ use candle_core::{Result, Tensor, bail};
 /// ```
 ///
 /// Asks that the right class lead every other by `margin`, and is then content: a classifier for decisions, not for
-/// probabilities. With `p = 2` a class that lags far costs more than proportionally.
+/// probabilities. With `p = 2` a class that lags far costs more than proportionally. Where probabilities are wanted,
+/// take [`CrossEntropyLoss`](super::CrossEntropyLoss); for several classes per sample,
+/// [`MultiLabelMarginLoss`](super::MultiLabelMarginLoss).
 ///
 /// Source: Crammer & Singer, [On the Algorithmic Implementation of Multiclass Kernel-based Vector
 /// Machines](https://www.jmlr.org/papers/v2/crammer01a.html), 2001;
 /// [`torch.nn.MultiMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiMarginLoss.html).
+///
+/// Example: [`examples/multi_margin.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/multi_margin.rs),
+/// run by `cargo run --example multi_margin`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::MultiMarginLoss;
+///
+/// let input = Tensor::new(&[[3.0, 2.5, 0.0]], &Device::Cpu)?;
+/// let target = Tensor::new(&[0u32], &Device::Cpu)?;
+/// let loss = MultiMarginLoss { p: 2, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert!((value - 0.25 / 3.0).abs() < 1e-9); // ((1 - 3 + 2.5)² + 0) / 3: class 0 leads class 2 by more than 1
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/multi_margin.svg"))]
 #[derive(Debug, Clone)]
 pub struct MultiMarginLoss {
     /// The power of a violation, 1 or 2. Default 1.
     pub p: u32,
     /// The lead from which a class costs nothing, in the unit of the scores. Default 1.
     pub margin: f64,
-    /// `w`, one weight per class, shape `(C)`; no gradient flows to it. The mean is over the samples, not the weights.
+    /// `w`, one weight per class, shape `(C)`, any float dtype; no gradient flows to it. The mean is over the samples,
+    /// not the weights. Default: none, all count 1.
     pub weight: Option<Tensor>,
-    /// How the sample losses are reduced.
+    /// How the sample losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -34,15 +55,16 @@ impl Default for MultiMarginLoss {
 }
 
 impl MultiMarginLoss {
-    /// The loss of the scores `input` against the classes `target`, `0..C` as `u8`, `u32` or `i64`.
+    /// The loss of the scores `input` against the classes `target`, `0..C`.
     ///
-    /// Shapes: `(N, C)` with `(N)`, or `(C)` with a scalar; the result is a scalar, or of target's shape with
+    /// Shapes: `(N, C)` with `(N)`, or `(C)` with a scalar. Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`, `target`
+    /// is `u8`, `u32` or `i64`. The result has input's dtype and is a scalar, or of target's shape with
     /// [`Reduction::None`]. The derivative of a margin that is met exactly is 0.
     ///
     /// # Errors
     /// If a class is out of range (seen on the CPU only), if `p` is neither 1 nor 2, if `margin` is NaN, if the shapes
     /// don't fit, if `input` is not of a float dtype or `target` not of one for classes, if the devices differ, or if
-    /// `weight` has not `C` elements.
+    /// `weight` has not `C` elements or is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("MultiMarginLoss", "p", self.p.into(), matches!(self.p, 1 | 2), "1 or 2")?;
         check_option("MultiMarginLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;

@@ -7,14 +7,33 @@ use candle_core::{D, DType, Result, Tensor, bail};
 /// l = Σ_{j∈Y} Σ_{k∉Y} max(0, 1 - (x_j - x_k)) / C
 /// ```
 ///
-/// For several classes at once, where the order of the scores decides: every class of the sample should lead every other
-/// by 1. If a yes or no for each class is wanted,
-/// [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss) gives that.
+/// For several classes at once, where the order of the scores decides: every class of the sample should lead every
+/// other by 1. If a yes or no for each class is wanted, [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss)
+/// gives that.
 ///
-/// Source: [`torch.nn.MultiLabelMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html).
+/// Source:
+/// [`torch.nn.MultiLabelMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html).
+///
+/// Example:
+/// [`examples/multilabel_margin.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/multilabel_margin.rs),
+/// run by `cargo run --example multilabel_margin`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::MultiLabelMarginLoss;
+///
+/// let input = Tensor::new(&[[0.5, 0.25, 2.0]], &Device::Cpu)?;
+/// let target = Tensor::new(&[[0i64, 2, -1]], &Device::Cpu)?; // classes 0 and 2
+/// let value = MultiLabelMarginLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert_eq!(value, 0.25); // (1 - (0.5 - 0.25) + 0) / 3: class 2 leads class 1 by more than 1
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/multilabel_margin.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct MultiLabelMarginLoss {
-    /// How the sample losses are reduced.
+    /// How the sample losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -22,8 +41,9 @@ impl MultiLabelMarginLoss {
     /// The loss of the scores `input` against `target`, each sample's classes as a list that the first -1 ends (it may
     /// fill the row): `i64`, or `u8` and `u32` for lists that fill the row.
     ///
-    /// Shapes: both `(N, C)`, or both `(C)`, or both scalars; the result is a scalar, or `(N)` with
-    /// [`Reduction::None`]. A class that is listed twice counts twice. The derivative of a lead of exactly 1 is 0.
+    /// Shapes: both `(N, C)`, or both `(C)`, or both scalars. Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`,
+    /// `target` as said. The result has input's dtype and is a scalar, or `(N)` with [`Reduction::None`] and a batch. A
+    /// class that is listed twice counts twice. The derivative of a lead of exactly 1 is 0.
     ///
     /// # Errors
     /// If a class is neither -1 nor in `0..C` (seen on the CPU only), if the shapes don't fit, if `input` is not of a

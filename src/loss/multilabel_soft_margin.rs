@@ -10,28 +10,49 @@ use candle_core::{D, Result, Tensor, bail};
 /// ```
 ///
 /// For tags: any number of them may hold at once, one logit for each. It is
-/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), reduced to one value per sample first. Where exactly one class holds,
-/// [`CrossEntropyLoss`](super::CrossEntropyLoss) uses that.
+/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), reduced to one value per sample first. Where exactly one class
+/// holds, [`CrossEntropyLoss`](super::CrossEntropyLoss) uses that.
 ///
 /// Source:
 /// [`torch.nn.MultiLabelSoftMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html).
+///
+/// Example: [`examples/multilabel_soft_margin.rs`][example], run by `cargo run --example multilabel_soft_margin`.
+///
+/// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/multilabel_soft_margin.rs
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::MultiLabelSoftMarginLoss;
+///
+/// let input = Tensor::new(&[[0.0, 3f64.ln()]], &Device::Cpu)?; // probabilities 1/2 and 3/4
+/// let target = Tensor::new(&[[1.0, 0.0]], &Device::Cpu)?;
+/// let weight = Some(Tensor::new(&[1.0, 0.5], &Device::Cpu)?);
+/// let loss = MultiLabelSoftMarginLoss { weight, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert!((value - 2f64.ln()).abs() < 1e-9); // (log 2 + 0.5 · log 4) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/multilabel_soft_margin.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct MultiLabelSoftMarginLoss {
-    /// `w`, broadcast to the input's shape, so `(C)` weighs the labels; no gradient flows to it.
+    /// `w`, of any float dtype, broadcast to the input's shape, so `(C)` weighs the labels; no gradient flows to it.
+    /// Default: none, all count 1.
     pub weight: Option<Tensor>,
-    /// How the sample losses are reduced.
+    /// How the sample losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl MultiLabelSoftMarginLoss {
     /// The loss of the logits `input` against `target`, 1 for the labels that hold and 0 for the others.
     ///
-    /// Shapes: both `(…, C)`, the same, of one dimension or more; the result is a scalar, or `(…)` with
-    /// [`Reduction::None`].
+    /// Shapes: both `(…, C)`, the same, of one dimension or more. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same.
+    /// The result has that dtype and is a scalar, or of shape `(…)` with [`Reduction::None`].
     ///
     /// # Errors
     /// If `input` is a scalar, if shape, dtype or device of the two differ, if the dtype is not a float, or if `weight`
-    /// does not broadcast to `input`.
+    /// does not broadcast to `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("MultiLabelSoftMarginLoss", [("input", input), ("target", target)])?;
         if x.rank() == 0 {

@@ -8,13 +8,33 @@ use candle_core::{Result, Tensor};
 /// [`CrossEntropyLoss`](super::CrossEntropyLoss) is the same in one step.
 ///
 /// Source: [`torch.nn.NLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html).
+///
+/// Example: [`examples/nll.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/nll.rs), run by
+/// `cargo run --example nll`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::NllLoss;
+///
+/// let input = Tensor::new(&[[0.5, 0.25, 0.25]; 3], &Device::Cpu)?.log()?;
+/// let target = Tensor::new(&[0i64, 1, -100], &Device::Cpu)?; // the third sample is ignored
+/// let weight = Some(Tensor::new(&[1.0, 3.0, 1.0], &Device::Cpu)?);
+/// let loss = NllLoss { weight, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// let expected = (1.0 * 2f64.ln() + 3.0 * 4f64.ln()) / (1.0 + 3.0); // over the sum of the weights that count
+/// assert!((value - expected).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/nll.svg"))]
 #[derive(Debug, Clone)]
 pub struct NllLoss {
-    /// `w`, one weight per class, shape `(C)`; no gradient flows to it.
+    /// `w`, one weight per class, shape `(C)`, any float dtype; no gradient flows to it. Default: none, all count 1.
     pub weight: Option<Tensor>,
     /// Samples of this class cost nothing and don't count in the mean; need not be a class. Default -100.
     pub ignore_index: i64,
-    /// How the sample losses are reduced. The mean divides by the sum of the samples' weights.
+    /// How the sample losses are reduced. Default: the mean, which divides by the sum of the samples' weights.
     pub reduction: Reduction,
 }
 
@@ -25,14 +45,16 @@ impl Default for NllLoss {
 }
 
 impl NllLoss {
-    /// The loss of the log-probabilities `input` against the classes `target`, `0..C` as `u8`, `u32` or `i64`.
+    /// The loss of the log-probabilities `input` against the classes `target`, `0..C`.
     ///
-    /// Shapes: `(C)` with a scalar, or `(N, C, d1, …, dK)` with `(N, d1, …, dK)`; the result is a scalar, or of target's
+    /// Shapes: `(C)` with a scalar, or `(N, C, d1, …, dK)` with `(N, d1, …, dK)`. Dtypes: `input` is `f16`, `bf16`,
+    /// `f32` or `f64`, `target` is `u8`, `u32` or `i64`. The result has input's dtype and is a scalar, or of target's
     /// shape with [`Reduction::None`]. The mean over no sample, all being ignored, is NaN, as in PyTorch.
     ///
     /// # Errors
-    /// If a class is out of range (seen on the CPU only), if the shapes don't fit, if `input` is not of a float dtype or
-    /// `target` not of one for classes, if the devices differ, or if `weight` has not `C` elements.
+    /// If a class is out of range (seen on the CPU only), if the shapes don't fit, if `input` is not of a float dtype
+    /// or `target` not of one for classes, if the devices differ, or if `weight` has not `C` elements or is not of a
+    /// float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let log_p = float("NllLoss", "input", input)?;
         let target = Classes::new("NllLoss", &log_p, target, self.weight.as_ref(), Some(self.ignore_index))?;

@@ -34,8 +34,30 @@ pub(super) fn log1p(y: &Tensor) -> Result<Tensor> {
 
 /// `log(softmax(x))` over dimension `dim`, without overflow and without the logarithm of a vanished probability.
 ///
-/// The result has `x`'s shape and dtype. Its gradient is `g - softmax(x) · Σ g`.
+/// For the last layer of a model under [`NllLoss`](super::NllLoss), [`KlDivLoss`](super::KlDivLoss) or
+/// [`CtcLoss`](super::CtcLoss); [`CrossEntropyLoss`](super::CrossEntropyLoss) has it in it.
+///
+/// `x` may be of any shape and is `f16`, `bf16`, `f32` or `f64`; the result has its shape and dtype. Its gradient is
+/// `g - softmax(x) · Σ g`.
+///
+/// # Errors
+/// If `x` has no dimension `dim`, or nothing in it, or is not of a float dtype.
+///
+/// # Example
+/// ```
+/// use candle_core::{D, Device, Tensor};
+/// use candle_losses::loss::log_softmax;
+///
+/// let x = Tensor::new(&[1000.0, 1000.0 + 3f64.ln()], &Device::Cpu)?; // 1 to 3; e^1000 would be infinite
+/// let log_p = log_softmax(&x, D::Minus1)?.to_vec1::<f64>()?;
+/// assert!((log_p[0] - 0.25f64.ln()).abs() < 1e-9);
+/// assert!((log_p[1] - 0.75f64.ln()).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub fn log_softmax(x: &Tensor, dim: impl candle_core::shape::Dim) -> Result<Tensor> {
+    if !x.dtype().is_float() {
+        bail!("log_softmax: x has dtype {:?} but needs one of F16, BF16, F32, F64", x.dtype())
+    }
     let dim = dim.to_index(x.shape(), "log_softmax")?;
     let shifted = x.broadcast_sub(&x.detach().max_keepdim(dim)?)?;
     let log_sum = shifted.exp()?.sum_keepdim(dim)?.log()?;

@@ -13,19 +13,38 @@ use candle_core::{Result, Tensor};
 ///
 /// For counts: events per hour, visits per day. The last layer is linear and read as a log rate, so that every output
 /// is a valid one; input and target have one column per counted thing. Ten outputs per sample against a vector of ten
-/// labels, as a batch of ten makes it easy to write, would be 10×10 pairs by broadcasting: here it is an error.
-/// Counts whose variance is well above their mean want another distribution.
+/// labels, as a batch of ten makes it easy to write, would be 10×10 pairs by broadcasting: here it is an error. Counts
+/// whose variance is well above their mean want another distribution, and numbers that are no counts
+/// [`GaussianNllLoss`](super::GaussianNllLoss) or [`MseLoss`](super::MseLoss).
 ///
 /// Source: [`torch.nn.PoissonNLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html).
+///
+/// Example: [`examples/poisson_nll.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/poisson_nll.rs), run
+/// by `cargo run --example poisson_nll`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::PoissonNllLoss;
+///
+/// let input = Tensor::new(&[2f64.ln(), 0.0], &Device::Cpu)?; // rates 2 and 1; `log_input: false` takes them as such
+/// let target = Tensor::new(&[3.0, 5.0], &Device::Cpu)?;
+/// let value = PoissonNllLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
+/// let expected = ((2.0 - 3.0 * 2f64.ln()) + (1.0 - 5.0 * 0.0)) / 2.0; // rate - count · log rate
+/// assert!((value - expected).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/poisson_nll.svg"))]
 #[derive(Debug, Clone)]
 pub struct PoissonNllLoss {
     /// Whether the input is the logarithm of the rate. Default true.
     pub log_input: bool,
     /// Whether to add Stirling's term, which changes the value but not the input's gradient. Default false.
     pub full: bool,
-    /// Keeps the logarithm finite at a rate of 0. Default 1e-8.
+    /// Added to the rate, in its unit, so that the logarithm is finite at 0; unused with `log_input`. Default 1e-8.
     pub eps: f64,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -38,11 +57,12 @@ impl Default for PoissonNllLoss {
 impl PoissonNllLoss {
     /// The loss of the rates, or log rates, `input` against the counts `target`.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
-    /// If a rate is below `-eps`, where the logarithm is NaN (seen on the CPU only), if `eps` is NaN, if shape, dtype or
-    /// device of the two differ, or the dtype is not a float.
+    /// If a rate is below `-eps`, where the logarithm is NaN (seen on the CPU only), if `eps` is NaN, if shape, dtype
+    /// or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("PoissonNllLoss", "eps", self.eps, !self.eps.is_nan(), "a number")?;
         let [x, y] = matching("PoissonNllLoss", [("input", input), ("target", target)])?;

@@ -10,17 +10,36 @@ use candle_core::{Result, Tensor};
 ///     |d| - beta / 2   otherwise
 /// ```
 ///
-/// The slope is ±1 away from the target, as with [`L1Loss`], and falls to 0 within `beta` of it. It is
-/// [`HuberLoss`](super::HuberLoss) with `delta = beta`, divided by `beta`: a larger `beta` makes it flatter where
-/// Huber becomes steeper. `beta = 0` is [`L1Loss`].
+/// For regression with outliers where the last digits matter too, such as the corners of boxes. The slope is ±1 away
+/// from the target, as with [`L1Loss`], and falls to 0 within `beta` of it. It is [`HuberLoss`](super::HuberLoss) with
+/// `delta = beta`, divided by `beta`: a larger `beta` makes it flatter where Huber becomes steeper. Take Huber where
+/// small errors should cost the same whatever the bound. `beta = 0` is [`L1Loss`].
 ///
 /// Source: Girshick, [Fast R-CNN](https://arxiv.org/abs/1504.08083), 2015 (there with `beta = 1`);
 /// [`torch.nn.SmoothL1Loss`](https://pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html).
+///
+/// Example: [`examples/smooth_l1.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/smooth_l1.rs), run by
+/// `cargo run --example smooth_l1`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::SmoothL1Loss;
+///
+/// let input = Tensor::new(&[0.25, 3.0], &Device::Cpu)?;
+/// let target = Tensor::new(&[0.0, 0.0], &Device::Cpu)?;
+/// let loss = SmoothL1Loss { beta: 0.5, ..Default::default() };
+/// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert_eq!(value, 1.40625); // (0.25² / (2 · 0.5) + (3 - 0.5/2)) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/smooth_l1.svg"))]
 #[derive(Debug, Clone)]
 pub struct SmoothL1Loss {
     /// The error at which the parabola goes over into the line; at least 0, in the target's unit. Default 1.
     pub beta: f64,
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -33,7 +52,8 @@ impl Default for SmoothL1Loss {
 impl SmoothL1Loss {
     /// The loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
     /// If `beta` is negative, if shape, dtype or device of the two differ, or the dtype is not a float.

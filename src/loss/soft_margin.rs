@@ -5,24 +5,43 @@ use candle_core::{Result, Tensor};
 
 /// Logistic loss of a score `x` against a side `y`, 1 or -1: `l = log(1 + e^(-y·x))`.
 ///
-/// A smooth hinge: it falls with the score's lead on the right side and never quite reaches 0. With an unbounded score
-/// it is [`BceWithLogitsLoss`](super::BceWithLogitsLoss) with sides for labels. Behind a tanh, which keeps the score in
-/// [-1, 1], it can't fall below `log(1 + 1/e) = 0.313`.
+/// For two classes that are called 1 and -1. A smooth hinge: it falls with the score's lead on the right side and never
+/// quite reaches 0. With an unbounded score it is [`BceWithLogitsLoss`](super::BceWithLogitsLoss) with sides for
+/// labels; take that one for labels of 0 and 1, soft ones, or a weight for the rarer class. Behind a tanh, which keeps
+/// the score in [-1, 1], it can't fall below `log(1 + 1/e) = 0.313`.
 ///
 /// Computed without overflow: a score of 10,000 on the wrong side costs 10,000, where PyTorch gives infinity and a NaN
 /// gradient.
 ///
 /// Source: [`torch.nn.SoftMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.SoftMarginLoss.html).
+///
+/// Example: [`examples/soft_margin.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/soft_margin.rs), run
+/// by `cargo run --example soft_margin`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::SoftMarginLoss;
+///
+/// let input = Tensor::new(&[0.0, 3f64.ln()], &Device::Cpu)?;
+/// let target = Tensor::new(&[1.0, -1.0], &Device::Cpu)?;
+/// let value = SoftMarginLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
+/// assert!((value - 1.5 * 2f64.ln()).abs() < 1e-9); // (log(1 + 1) + log(1 + 3)) / 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/soft_margin.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct SoftMarginLoss {
-    /// How the element losses are reduced.
+    /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
 impl SoftMarginLoss {
     /// The loss of the scores `input` against `target`, 1 or -1.
     ///
-    /// Shapes: both of any shape, the same; the result is a scalar, or of that shape with [`Reduction::None`].
+    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
+    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
     ///
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.

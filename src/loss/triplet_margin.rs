@@ -11,20 +11,44 @@ use candle_core::{D, Result, Tensor, bail};
 /// triplets are made decides how far it learns. With `swap`, the negative's distance is the smaller of those to the
 /// anchor and to the positive.
 ///
+/// Where pairs are known instead of triplets, take [`CosineEmbeddingLoss`](super::CosineEmbeddingLoss) or
+/// [`HingeEmbeddingLoss`](super::HingeEmbeddingLoss); for a distance that is no norm,
+/// [`TripletMarginWithDistanceLoss`](super::TripletMarginWithDistanceLoss).
+///
 /// Source: Balntas et al., [Learning local feature descriptors with triplets and shallow convolutional neural
 /// networks](https://doi.org/10.5244/C.30.119), 2016;
 /// [`torch.nn.TripletMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.TripletMarginLoss.html).
+///
+/// Example:
+/// [`examples/triplet_margin.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/triplet_margin.rs), run by
+/// `cargo run --example triplet_margin`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::loss::TripletMarginLoss;
+///
+/// let anchor = Tensor::new(&[[0.0, 0.0]], &Device::Cpu)?;
+/// let positive = Tensor::new(&[[3.0, 4.0]], &Device::Cpu)?;
+/// let negative = Tensor::new(&[[0.0, 6.0]], &Device::Cpu)?;
+/// let loss = TripletMarginLoss { margin: 2.0, eps: 0.0, ..Default::default() }; // no eps, for round numbers
+/// let value = loss.forward(&anchor, &positive, &negative)?.to_scalar::<f64>()?;
+/// assert!((value - 1.0).abs() < 1e-9); // 5 - 6 + 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/triplet_margin.svg"))]
 #[derive(Debug, Clone)]
 pub struct TripletMarginLoss {
     /// The lead from which a triplet costs nothing, in the unit of the distance; positive. Default 1.
     pub margin: f64,
     /// The norm of the distance: 0 or more, infinity included. Default 2.
     pub p: f64,
-    /// Added to each difference, so that a distance is hardly ever 0. Default 1e-6.
+    /// Added to each difference, in the unit of the points, so that a distance is hardly ever 0. Default 1e-6.
     pub eps: f64,
     /// Whether the negative may be compared with the positive instead of the anchor. Default false.
     pub swap: bool,
-    /// How the triplet losses are reduced.
+    /// How the triplet losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -37,8 +61,9 @@ impl Default for TripletMarginLoss {
 impl TripletMarginLoss {
     /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
     ///
-    /// Shapes: all three `(…, D)`, the same; the result is a scalar, or `(…)` with [`Reduction::None`]. The derivative of
-    /// a margin that is met exactly, and of a distance of 0, is 0.
+    /// Shapes: all three `(…, D)`, the same. Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same. The result has
+    /// that dtype and is a scalar, or of shape `(…)` with [`Reduction::None`]. The derivative of a margin that is met
+    /// exactly, and of a distance of 0, is 0.
     ///
     /// # Errors
     /// If `margin` is not positive, if `p` is negative or NaN, if `eps` is NaN, if the points are scalars, if shape,

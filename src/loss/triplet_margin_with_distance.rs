@@ -3,6 +3,18 @@ use super::{Reduction, check_option, matching};
 use candle_core::{Result, Tensor};
 
 /// A distance between points, or rows of points: from two tensors of shape `(…, D)` to one of shape `(…)`.
+///
+/// # Example
+/// ```
+/// use candle_core::{D, Device, Tensor};
+/// use candle_losses::loss::Distance;
+///
+/// let city_block: Distance = Box::new(|u, v| (u - v)?.abs()?.sum(D::Minus1));
+/// let u = Tensor::new(&[[0.0, 0.0], [1.0, 1.0]], &Device::Cpu)?;
+/// let v = Tensor::new(&[[3.0, 4.0], [1.0, 0.0]], &Device::Cpu)?;
+/// assert_eq!(city_block(&u, &v)?.to_vec1::<f64>()?, [7.0, 1.0]); // 3 + 4 and 0 + 1
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub type Distance = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
 
 /// [`TripletMarginLoss`](super::TripletMarginLoss) under a distance `d` of your own:
@@ -11,8 +23,34 @@ pub type Distance = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync
 /// l = max(0, d(anchor, positive) - d(anchor, negative) + margin)
 /// ```
 ///
+/// For distances that are no norm of a difference: the cosine's, the squared one, one that is learned. Choose `margin`
+/// in the unit of the distance. Under a norm, [`TripletMarginLoss`](super::TripletMarginLoss) is the same without a
+/// closure.
+///
 /// Source:
 /// [`torch.nn.TripletMarginWithDistanceLoss`](https://pytorch.org/docs/stable/generated/torch.nn.TripletMarginWithDistanceLoss.html).
+///
+/// Example: [`examples/triplet_margin_with_distance.rs`][example], run by
+/// `cargo run --example triplet_margin_with_distance`.
+///
+/// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/triplet_margin_with_distance.rs
+///
+/// # Example
+/// ```
+/// use candle_core::{D, Device, Tensor};
+/// use candle_losses::loss::TripletMarginWithDistanceLoss;
+///
+/// let anchor = Tensor::new(&[[0.0, 0.0]], &Device::Cpu)?;
+/// let positive = Tensor::new(&[[1.0, 2.0]], &Device::Cpu)?;
+/// let negative = Tensor::new(&[[0.0, 2.0]], &Device::Cpu)?;
+/// let distance = Box::new(|u: &Tensor, v: &Tensor| (u - v)?.sqr()?.sum(D::Minus1)); // squared Euclidean
+/// let loss = TripletMarginWithDistanceLoss { distance, margin: 3.0, ..Default::default() };
+/// let value = loss.forward(&anchor, &positive, &negative)?.to_scalar::<f64>()?;
+/// assert_eq!(value, 4.0); // (1 + 4) - 4 + 3
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+#[cfg_attr(doc, doc = include_str!("../../assets/triplet_margin_with_distance.svg"))]
 pub struct TripletMarginWithDistanceLoss {
     /// `d`, made of differentiable tensor ops. Default: the Euclidean distance, with 1e-6 added to each difference.
     pub distance: Distance,
@@ -20,7 +58,7 @@ pub struct TripletMarginWithDistanceLoss {
     pub margin: f64,
     /// Whether the negative may be compared with the positive instead of the anchor. Default false.
     pub swap: bool,
-    /// How the triplet losses are reduced.
+    /// How the triplet losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -48,12 +86,13 @@ impl std::fmt::Debug for TripletMarginWithDistanceLoss {
 impl TripletMarginWithDistanceLoss {
     /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
     ///
-    /// Shapes: all three the same, such as `(N, D)`; the result is a scalar, or of the distance's shape with
-    /// [`Reduction::None`]. The derivative of a margin that is met exactly is 0.
+    /// Shapes: all three the same, such as `(N, D)`. Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same; the
+    /// distance gets the two half precisions as `f32`. The result has the arguments' dtype and is a scalar, or of the
+    /// distance's shape with [`Reduction::None`]. The derivative of a margin that is met exactly is 0.
     ///
     /// # Errors
-    /// If `margin` is not positive, if shape, dtype or device of the three differ, if the dtype is not a float, or where
-    /// the distance fails.
+    /// If `margin` is not positive, if shape, dtype or device of the three differ, if the dtype is not a float, or
+    /// where the distance fails.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
         const LOSS: &str = "TripletMarginWithDistanceLoss";
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;

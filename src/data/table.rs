@@ -1,0 +1,367 @@
+//! Tables of numbers and categories: the reader's own CSV files, and Boston housing.
+
+use super::{Draw, Samples, generator};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Tensor};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The options for a table of the reader's own, in place of a section's data.
+///
+/// ```
+/// use candle_losses::data::TableArgs;
+///
+/// let none = TableArgs::default();
+/// assert!(none.csv.is_none() && none.categories.is_empty());
+/// ```
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(about = None, long_about = None, next_help_heading = "Your own data")]
+pub struct TableArgs {
+    /// Take this CSV file instead: names in the first line, then a sample in each
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+
+    /// The column to predict
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub target: Option<String>,
+
+    /// Columns that hold categories, not numbers
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', requires = "csv")]
+    pub categories: Vec<String>,
+
+    /// Train nothing; write what the model of --init makes of each row of --csv to this CSV file
+    #[arg(long, value_name = "FILE", requires = "csv", requires = "init")]
+    pub predict: Option<PathBuf>,
+}
+
+/// What a target is: a number to come near to, or a class to choose.
+///
+/// ```
+/// use candle_losses::data::Target;
+///
+/// assert_ne!(Target::Number, Target::Class);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `f32`, (N, 1).
+    Number,
+    /// `u32`, (N).
+    Class,
+}
+
+/// A section that also takes a table of the reader's own, and how.
+///
+/// ```
+/// use candle_losses::data::{BostonHousing, Source};
+///
+/// // The Boston houses are what they are; `Regression` takes a table in their place.
+/// assert!(BostonHousing { test_fraction: 0.2 }.own_table().is_none());
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct OwnTable<'a> {
+    /// The options; the table is taken where they name a file.
+    pub args: &'a TableArgs,
+    /// What the section predicts.
+    pub target: Target,
+    /// The share of the rows to hold out.
+    pub test_fraction: f64,
+    /// Whether the options also name other data, so that it isn't clear which is meant.
+    pub is_ambiguous: bool,
+}
+
+/// How a row becomes the inputs of a model and its target, as learned from the training part. It goes with the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Encoding {
+    pub target: String,
+    /// The classes in the order of the outputs; none where the target is a number.
+    pub classes: Option<Vec<String>>,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Column {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Kind {
+    /// Standardized: minus the mean, over the population standard deviation, if there is any.
+    Number { mean: f64, deviation: f64 },
+    /// 1 for the category that holds, 0 for the others.
+    Categories(Vec<String>),
+}
+
+/// A CSV file with its header, each row with the line it starts on.
+pub(crate) struct Table {
+    name: String,
+    header: Vec<String>,
+    rows: Vec<(u64, csv::StringRecord)>,
+}
+
+impl Table {
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?;
+        Self::read(&path.display().to_string(), file)
+    }
+
+    /// `name` is what errors call it.
+    pub fn read(name: &str, csv: impl Read) -> Result<Self> {
+        let reading = || format!("reading {name}");
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv);
+        let header = reader.headers().with_context(reading)?.iter().map(str::to_owned).collect::<Vec<_>>();
+        for (i, column) in header.iter().enumerate() {
+            ensure!(!column.is_empty(), "{name}: column {} has no name", i + 1);
+            ensure!(!header[..i].contains(column), "{name}: two columns are called {column}");
+        }
+        let mut rows = Vec::new();
+        for record in reader.records() {
+            let record = record.with_context(reading)?;
+            rows.push((record.position().map_or(0, csv::Position::line), record));
+        }
+        ensure!(!rows.is_empty(), "{name} has no rows");
+        Ok(Self { name: name.to_owned(), header, rows })
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn column(&self, name: &str) -> Result<usize> {
+        let found = self.header.iter().position(|column| column == name);
+        found.with_context(|| format!("{} has no column {name}; it has {}", self.name, self.header.join(", ")))
+    }
+
+    /// What stands there, which must not be nothing.
+    fn text(&self, row: usize, column: usize) -> Result<&str> {
+        let (line, record) = &self.rows[row];
+        match &record[column] {
+            "" => bail!("{}, line {line}, column {}: there is no value", self.name, self.header[column]),
+            text => Ok(text),
+        }
+    }
+
+    fn number(&self, row: usize, column: usize) -> Result<f64> {
+        let text = self.text(row, column)?;
+        match text.parse::<f64>() {
+            Ok(number) if (number as f32).is_finite() => Ok(number),
+            Ok(_) => bail!("{}: {text} is not a finite number", self.place(row, column)),
+            Err(_) => bail!(
+                "{}: {text:?} is not a number (if the column holds categories, name it in --categories)",
+                self.place(row, column)
+            ),
+        }
+    }
+
+    fn place(&self, row: usize, column: usize) -> String {
+        format!("{}, line {}, column {}", self.name, self.rows[row].0, self.header[column])
+    }
+
+    /// What stands in a column, each once: in the order of the numbers if all are numbers, else of the alphabet.
+    fn distinct(&self, column: usize) -> Result<Vec<String>> {
+        let mut found = std::collections::BTreeSet::new();
+        for row in 0..self.len() {
+            found.insert(self.text(row, column)?);
+        }
+        let mut found = found.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        if let Ok(mut numbers) =
+            found.iter().map(|text| Ok((text.parse::<f64>()?, text.clone()))).collect::<Result<Vec<_>>>()
+        {
+            numbers.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            found = numbers.into_iter().map(|(_, text)| text).collect();
+        }
+        Ok(found)
+    }
+
+    /// The training part and a `test_fraction` to hold out, chosen by the seed, with what was learned from the former.
+    pub fn split(
+        &self,
+        (target, kind): (&str, Target),
+        categories: &[String],
+        test_fraction: f64,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Samples, Samples, Encoding)> {
+        let held_out = (self.len() as f64 * test_fraction).round() as usize;
+        ensure!(held_out < self.len(), "--test-fraction {test_fraction} leaves nothing to train on");
+        let mut shuffled = (0..self.len()).collect::<Vec<_>>();
+        shuffled.shuffle(&mut generator(seed, Draw::Split));
+        let mut is_held_out = vec![false; self.len()];
+        for &row in &shuffled[..held_out] {
+            is_held_out[row] = true;
+        }
+        let (test, train): (Vec<_>, Vec<_>) = (0..self.len()).partition(|&row| is_held_out[row]);
+        let encoding = self.learn((target, kind), categories, &train)?;
+        let samples = |rows: &[usize]| {
+            Samples::new(self.inputs(&encoding, rows, device)?, self.targets(&encoding, rows, device)?)
+        };
+        Ok((samples(&train)?, samples(&test)?, encoding))
+    }
+
+    fn learn(&self, (target, kind): (&str, Target), categories: &[String], train: &[usize]) -> Result<Encoding> {
+        let target_at = self.column(target)?;
+        for name in categories {
+            ensure!(self.column(name)? != target_at, "{name} is the target, so it can't be among --categories");
+        }
+        let mut columns = Vec::new();
+        for (at, name) in self.header.iter().enumerate().filter(|&(at, _)| at != target_at) {
+            let kind = if categories.contains(name) {
+                Kind::Categories(self.distinct(at)?)
+            } else {
+                let numbers = train.iter().map(|&row| self.number(row, at)).collect::<Result<Vec<_>>>()?;
+                let count = numbers.len() as f64;
+                let mean = numbers.iter().sum::<f64>() / count;
+                let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
+                Kind::Number { mean, deviation }
+            };
+            columns.push(Column { name: name.clone(), kind });
+        }
+        ensure!(!columns.is_empty(), "{} has no column but the target", self.name);
+        let classes = match kind {
+            Target::Number => None,
+            Target::Class => Some(self.distinct(target_at)?),
+        };
+        if let Some(classes) = &classes {
+            ensure!(classes.len() > 1, "{}: all rows have the same {target}, {}", self.name, classes[0]);
+            ensure!(
+                classes.len() <= 1000,
+                "{}: {target} has {} different values, too many for classes (is it a number to predict?)",
+                self.name,
+                classes.len()
+            );
+        }
+        Ok(Encoding { target: target.to_owned(), classes, columns })
+    }
+
+    /// The inputs of these rows, (N, inputs).
+    pub fn inputs(&self, encoding: &Encoding, rows: &[usize], device: &Device) -> Result<Tensor> {
+        let places = encoding.columns.iter().map(|column| self.column(&column.name)).collect::<Result<Vec<_>>>()?;
+        let mut inputs = Vec::new();
+        for &row in rows {
+            for (column, &at) in encoding.columns.iter().zip(&places) {
+                match &column.kind {
+                    Kind::Number { mean, deviation } => {
+                        // One that is constant in the training part says nothing: it stays 0.
+                        let scale = if *deviation > 0.0 { *deviation } else { 1.0 };
+                        inputs.push(((self.number(row, at)? - mean) / scale) as f32);
+                    }
+                    Kind::Categories(known) => {
+                        let holds = self.index(row, at, known)?;
+                        inputs.extend((0..known.len()).map(|i| f32::from(i == holds)));
+                    }
+                }
+            }
+        }
+        Ok(Tensor::from_vec(inputs, (rows.len(), encoding.inputs()), device)?)
+    }
+
+    fn targets(&self, encoding: &Encoding, rows: &[usize], device: &Device) -> Result<Tensor> {
+        let at = self.column(&encoding.target)?;
+        Ok(match &encoding.classes {
+            None => {
+                let numbers = rows.iter().map(|&row| Ok(self.number(row, at)? as f32)).collect::<Result<Vec<_>>>()?;
+                Tensor::from_vec(numbers, (rows.len(), 1), device)?
+            }
+            Some(classes) => {
+                let indices = rows.iter().map(|&row| Ok(self.index(row, at, classes)? as u32));
+                Tensor::from_vec(indices.collect::<Result<Vec<_>>>()?, rows.len(), device)?
+            }
+        })
+    }
+
+    /// Which of the known ones stands there.
+    fn index(&self, row: usize, column: usize, known: &[String]) -> Result<usize> {
+        let text = self.text(row, column)?;
+        let found = known.iter().position(|other| other == text);
+        found.with_context(|| format!("{}: {text:?} is none of {}", self.place(row, column), known.join(", ")))
+    }
+}
+
+impl Encoding {
+    /// How many numbers a row becomes.
+    fn inputs(&self) -> usize {
+        let widths = self.columns.iter().map(|column| match &column.kind {
+            Kind::Number { .. } => 1,
+            Kind::Categories(known) => known.len(),
+        });
+        widths.sum()
+    }
+}
+
+/// A share to hold out.
+pub(super) fn test_fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if (0.0..1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("needs a number from 0 up to, but not including, 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(csv: &str) -> Result<Table> {
+        Table::read("t.csv", csv.as_bytes())
+    }
+
+    fn split(csv: &str, target: (&str, Target), categories: &[&str]) -> Result<(Samples, Samples, Encoding)> {
+        let categories = categories.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        table(csv)?.split(target, &categories, 0.0, 1, &Device::Cpu)
+    }
+
+    fn inputs(samples: &Samples) -> Vec<Vec<f32>> {
+        samples.batch(None, 0, samples.len()).unwrap().0.to_vec2().unwrap()
+    }
+
+    #[test]
+    fn numbers_are_standardized_and_categories_one_hot() -> Result<()> {
+        let csv = "\u{feff}size,\"colour\",price\r\n1,red,10\r\n3, blue ,30\r\n";
+        let (train, _, encoding) = split(csv, ("price", Target::Number), &["colour"])?;
+        assert_eq!(inputs(&train), [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]);
+        assert_eq!(train.targets().to_vec2::<f32>()?, [[10.0], [30.0]]);
+        assert_eq!(encoding.classes, None);
+        Ok(())
+    }
+
+    #[test]
+    fn classes_are_numbered_in_their_order() -> Result<()> {
+        let (train, _, encoding) = split("x,y\n1,10\n2,9\n3,10\n", ("y", Target::Class), &[])?;
+        assert_eq!(train.targets().to_vec1::<u32>()?, [1, 0, 1]);
+        assert_eq!(encoding.classes.unwrap(), ["9", "10"]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_learned_goes_for_other_rows() -> Result<()> {
+        let (_, _, encoding) = split("a,b,y\n1,u,1\n3,v,2\n", ("y", Target::Number), &["b"])?;
+        let stored: Encoding = serde_json::from_str(&serde_json::to_string(&encoding)?)?;
+        assert_eq!(stored, encoding);
+        let other = table("b,a\nv,5\n")?;
+        assert_eq!(other.inputs(&stored, &[0], &Device::Cpu)?.to_vec2::<f32>()?, [[3.0, 0.0, 1.0]]);
+        let error = table("b,a\nw,5\n")?.inputs(&stored, &[0], &Device::Cpu).unwrap_err().to_string();
+        assert_eq!(error, "t.csv, line 2, column b: \"w\" is none of u, v");
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_with_line_and_column() {
+        let refused = |csv: &str, parts: &[&str]| {
+            let error = format!("{:#}", split(csv, ("y", Target::Number), &[]).unwrap_err());
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        };
+        refused("x,y\n1,2\n,3\n", &["t.csv, line 3, column x", "no value"]);
+        refused("x,y\n1,2\nred,3\n", &["line 3, column x", "\"red\" is not a number", "--categories"]);
+        refused("x,y\n1,2\n1,NaN\n", &["line 3, column y", "finite"]);
+        refused("x,y\n1,2\n1\n", &["t.csv", "line: 3"]);
+        refused("x,x,y\n1,2,3\n", &["two columns are called x"]);
+        refused("x,z\n1,2\n", &["no column y", "x, z"]);
+        refused("y\n1\n", &["no column but the target"]);
+        refused("x,y\n", &["no rows"]);
+        let classes = split("x,y\n1,a\n2,a\n", ("y", Target::Class), &[]).unwrap_err().to_string();
+        assert!(classes.contains("all rows have the same y, a"), "{classes}");
+        assert!(table("x,y\n1,\"2\n").is_ok_and(|table| table.len() == 1));
+        assert!(Table::read("t.csv", &b"x,y\n\xff,1\n"[..]).is_err());
+    }
+}
