@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 use candle_losses::loss::*;
-use candle_losses::plot::{Panel, panels, training_curve};
+use candle_losses::plot::{Panel, panels, thumbnail, training_curve};
 use candle_losses::run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,7 +39,9 @@ fn main() -> std::process::ExitCode {
         let chosen = chosen.collect::<Vec<_>>();
         ensure!(!chosen.is_empty(), "there is no loss of the name {}", only.unwrap_or_default());
         for picture in chosen {
-            write(&folder, &format!("{}.svg", picture.name), &picture.curves()?)?;
+            let (curves, thumbnail) = picture.curves()?;
+            write(&folder, &format!("{}.svg", picture.name), &curves)?;
+            write(&folder, &format!("{}_thumbnail.svg", picture.name), &thumbnail)?;
             if !curves_only {
                 write(&folder, &format!("{}_training.svg", picture.name), &picture.training()?)?;
             }
@@ -90,7 +92,8 @@ struct Picture {
 }
 
 impl Picture {
-    fn curves(&self) -> Result<String> {
+    /// Value and derivative, and the value alone for a thumbnail.
+    fn curves(&self) -> Result<(String, String)> {
         let places = (0..=240).map(|i| self.range.start + (self.range.end - self.range.start) * f64::from(i) / 240.0);
         let places = places.collect::<Vec<_>>();
         let (mut values, mut slopes, mut legend) = (Vec::new(), Vec::new(), Vec::new());
@@ -104,7 +107,8 @@ impl Picture {
             legend.push(label.clone());
         }
         let panel = |y: &str, lines| Panel { x: self.x.into(), y: y.into(), lines, spread: Vec::new() };
-        panels(self.title, &legend, &[panel("loss", values), panel("derivative", slopes)])
+        let thumbnail = thumbnail(&values)?;
+        Ok((panels(self.title, &legend, &[panel("loss", values), panel("derivative", slopes)])?, thumbnail))
     }
 
     fn training(&self) -> Result<String> {

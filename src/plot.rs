@@ -60,7 +60,7 @@ pub struct Panel {
 pub fn panels(title: &str, legend: &[String], panels: &[Panel]) -> Result<String> {
     let rows = legend_rows(legend);
     let head = TITLE_HEIGHT + LEGEND_HEIGHT * rows.iter().map(|&(_, row)| row + 1).max().unwrap_or(0);
-    svg(head + PANEL_HEIGHT, |root| {
+    svg((WIDTH, head + PANEL_HEIGHT), |root| {
         draw_title(&root, title)?;
         for ((label, &(left, row)), colour) in legend.iter().zip(&rows).zip(COLOURS.iter().cycle()) {
             let middle = TITLE_HEIGHT + LEGEND_HEIGHT * row + LEGEND_HEIGHT / 2;
@@ -72,6 +72,31 @@ pub fn panels(title: &str, legend: &[String], panels: &[Panel]) -> Result<String
             draw_panel(area, panel)?;
         }
         Ok(())
+    })
+}
+
+/// Lines alone, small: to be recognized, not to be read off.
+///
+/// ```
+/// use candle_losses::plot::thumbnail;
+///
+/// let line = (0..10).map(|x| (f64::from(x), 1.0)).collect();
+/// assert!(thumbnail(&[line])?.starts_with("<svg"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// If the text can't be put together.
+pub fn thumbnail(lines: &[Vec<(f64, f64)>]) -> Result<String> {
+    svg((280, 160), |root| {
+        let points = || lines.iter().flatten();
+        let mut chart = ChartBuilder::on(&root)
+            .margin(10)
+            .x_label_area_size(22)
+            .y_label_area_size(34)
+            .build_cartesian_2d(span(points().map(|&(x, _)| x)), range(points().map(|&(_, y)| y)))?;
+        mesh(&mut chart, "", "", 5, 4)?;
+        draw_lines(&mut chart, lines)
     })
 }
 
@@ -93,7 +118,7 @@ pub fn training_curve(title: &str, losses: &[f64]) -> Result<String> {
     let (low, high) = (sorted.get(rare).copied(), sorted.iter().rev().nth(rare).copied());
     let y = range(low.into_iter().chain(high).chain(smooth.iter().copied()));
     let within = |(step, loss): (f64, f64)| (step, loss.clamp(y.start, y.end));
-    svg(TITLE_HEIGHT + PANEL_HEIGHT, |root| {
+    svg((WIDTH, TITLE_HEIGHT + PANEL_HEIGHT), |root| {
         draw_title(&root, title)?;
         let (_, body) = root.split_vertically(TITLE_HEIGHT);
         let mut chart = ChartBuilder::on(&body)
@@ -102,7 +127,7 @@ pub fn training_curve(title: &str, losses: &[f64]) -> Result<String> {
             .x_label_area_size(48)
             .y_label_area_size(68)
             .build_cartesian_2d(0.0..losses.len().max(1) as f64, y.clone())?;
-        mesh(&mut chart, "step", "loss", 10)?;
+        mesh(&mut chart, "step", "loss", 10, 6)?;
         chart.draw_series(LineSeries::new(extremes(losses).into_iter().map(within), COLOURS[0].mix(0.3)))?;
         chart.draw_series(LineSeries::new(thinned(&smooth), COLOURS[0].stroke_width(3)))?;
         Ok(())
@@ -112,9 +137,9 @@ pub fn training_curve(title: &str, losses: &[f64]) -> Result<String> {
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn svg(height: i32, draw: impl FnOnce(Root) -> Drawn) -> Result<String> {
+fn svg((width, height): (i32, i32), draw: impl FnOnce(Root) -> Drawn) -> Result<String> {
     let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, (WIDTH as u32, height as u32)).into_drawing_area();
+    let root = SVGBackend::with_string(&mut svg, (width as u32, height as u32)).into_drawing_area();
     let drawn = root.fill(&WHITE).map_err(Into::into).and_then(|()| draw(root));
     drawn.map_err(|error| anyhow!("drawing a picture: {error}"))?;
     Ok(svg)
@@ -145,9 +170,6 @@ fn legend_rows(legend: &[String]) -> Vec<(i32, i32)> {
 }
 
 fn draw_panel(area: &Root, panel: &Panel) -> Drawn {
-    let x = panel.lines.iter().flatten().map(|&(x, _)| x);
-    let low_x = x.clone().fold(f64::INFINITY, f64::min);
-    let high_x = x.fold(f64::NEG_INFINITY, f64::max);
     let spread = |line: usize, i: usize| panel.spread.get(line).map_or(0.0, |spread| spread[i]);
     let ends = panel.lines.iter().enumerate().flat_map(|(line, points)| {
         points.iter().enumerate().flat_map(move |(i, &(_, y))| [y - spread(line, i), y + spread(line, i)])
@@ -157,10 +179,10 @@ fn draw_panel(area: &Root, panel: &Panel) -> Drawn {
         .margin_right(20)
         .x_label_area_size(48)
         .y_label_area_size(68)
-        .build_cartesian_2d(low_x..high_x, range(ends))?;
-    mesh(&mut chart, &panel.x, &panel.y, 6)?;
+        .build_cartesian_2d(span(panel.lines.iter().flatten().map(|&(x, _)| x)), range(ends))?;
+    mesh(&mut chart, &panel.x, &panel.y, 6, 6)?;
+    draw_lines(&mut chart, &panel.lines)?;
     for (line, (points, colour)) in panel.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(3)))?;
         for (i, &(x, y)) in points.iter().enumerate() {
             let spread = spread(line, i);
             if spread > 0.0 {
@@ -177,13 +199,21 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-fn mesh(chart: &mut Chart, x: &str, y: &str, labels: usize) -> Drawn {
+fn draw_lines(chart: &mut Chart, lines: &[Vec<(f64, f64)>]) -> Drawn {
+    for (points, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(3)))?;
+    }
+    Ok(())
+}
+
+/// Axes, with about so many labels on each.
+fn mesh(chart: &mut Chart, x: &str, y: &str, x_labels: usize, y_labels: usize) -> Drawn {
     chart
         .configure_mesh()
         .x_desc(x)
         .y_desc(y)
-        .x_labels(labels)
-        .y_labels(6)
+        .x_labels(x_labels)
+        .y_labels(y_labels)
         .x_label_formatter(&short)
         .y_label_formatter(&short)
         .axis_style(TEXT.mix(0.5))
@@ -200,6 +230,12 @@ fn short(value: &f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".into() } else { text.into() }
+}
+
+/// From the lowest to the highest.
+fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    if low < high { low..high } else { 0.0..1.0 }
 }
 
 /// From the lowest to the highest with some air, and never of no length, which can't be drawn on.

@@ -317,8 +317,7 @@ fn tables_that_can_t_be_used_are_refused() {
 fn the_pictures_of_the_losses_are_what_the_gallery_draws() {
     let folder = tempfile::tempdir().unwrap();
     stdout(&run("gallery", &["--curves-only", "--folder", folder.path().to_str().unwrap()]));
-    for (name, _, _) in EXAMPLES {
-        let file = format!("{name}.svg");
+    for file in EXAMPLES.iter().flat_map(|(name, ..)| [format!("{name}.svg"), format!("{name}_thumbnail.svg")]) {
         let kept = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(&file)).unwrap();
         let drawn = std::fs::read_to_string(folder.path().join(&file)).unwrap();
         assert!(kept == drawn, "assets/{file} is not as the code draws it: run `cargo run --example gallery`");

@@ -29,13 +29,14 @@ fn every_picture_is_shown_and_every_loss_has_its_two() {
     let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets")).unwrap();
     let files = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>();
     let pictures = files.iter().filter(|file| file.ends_with(".svg")).cloned().collect::<BTreeSet<_>>();
-    let shown = readme.split("(assets/").skip(1).filter_map(|rest| rest.split(')').next());
+    let shown = readme.split("assets/").skip(1).filter_map(|rest| rest.split([')', '"']).next());
     let shown = shown.filter(|file| file.ends_with(".svg")).map(str::to_owned).collect::<BTreeSet<_>>();
     assert_eq!(shown, pictures);
     for name in examples().into_iter().filter(|name| !["gallery"].contains(&name.as_str())) {
         assert!(pictures.contains(&format!("{name}.svg")), "{name} has no picture");
         let trains = !name.starts_with("compare_");
         assert_eq!(pictures.contains(&format!("{name}_training.svg")), trains, "{name}");
+        assert_eq!(pictures.contains(&format!("{name}_thumbnail.svg")), trains, "{name}");
     }
 }
 
