@@ -1,5 +1,7 @@
 use super::table::{OwnTable, TableArgs, Target, test_fraction};
-use super::{Images, Samples, Source, enlarge, idx};
+#[cfg(feature = "hub")]
+use super::hub;
+use super::{Samples, Source, enlarge, idx};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use std::path::PathBuf;
@@ -120,55 +122,10 @@ impl Source for Classification {
     }
 }
 
-#[cfg(feature = "hub")]
-mod hub {
-    use super::*;
-    use anyhow::ensure;
-    use candle_core::{DType, Tensor};
-    use candle_datasets::vision;
-
-    pub fn mnist() -> Result<(Images, Images)> {
-        images(vision::mnist::load()?)
-    }
-
-    pub fn fashion_mnist() -> Result<(Images, Images)> {
-        images(vision::fashion_mnist::load()?)
-    }
-
-    fn images(data: vision::Dataset) -> Result<(Images, Images)> {
-        Ok((part(data.train_images, data.train_labels)?, part(data.test_images, data.test_labels)?))
-    }
-
-    /// The bytes that the images were made of: a quarter of the memory.
-    fn part(images: Tensor, labels: Tensor) -> Result<Images> {
-        let count = labels.elem_count();
-        ensure!(count > 0 && images.dims() == [count, 784], "the images have shape {:?}", images.dims());
-        let pixels = (images * 255.)?.round()?.to_dtype(DType::U8)?.flatten_all()?.to_vec1::<u8>()?;
-        let labels = labels.to_dtype(DType::U8)?.to_vec1::<u8>()?;
-        ensure!(labels.iter().all(|&label| label < 10), "a label is not a class in 0 to 9");
-        Ok(Images { pixels, labels })
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn pixels_come_back_as_the_bytes_they_were() -> Result<()> {
-            let bytes = (0..784).map(|i| (i % 256) as u8).collect::<Vec<_>>();
-            let images = (Tensor::from_vec(bytes.clone(), (1, 784), &Device::Cpu)?.to_dtype(DType::F32)? / 255.)?;
-            assert_eq!(part(images.clone(), Tensor::new(&[3u8], &Device::Cpu)?)?.pixels, bytes);
-            assert!(part(images.clone(), Tensor::new(&[10u8], &Device::Cpu)?).is_err());
-            assert!(part(images, Tensor::new(&[1u8, 2], &Device::Cpu)?).is_err());
-            Ok(())
-        }
-    }
-}
-
 #[cfg(not(feature = "hub"))]
 mod hub {
-    use super::*;
-    use anyhow::bail;
+    use crate::data::Images;
+    use anyhow::{Result, bail};
 
     pub fn mnist() -> Result<(Images, Images)> {
         bail!("built without the feature `hub`")

@@ -6,6 +6,8 @@ mod digits;
 mod enlarge;
 mod fake;
 mod groups;
+#[cfg(feature = "hub")]
+mod hub;
 mod idx;
 pub(crate) mod table;
 

@@ -1,0 +1,255 @@
+//! The examples against a Hub that is well, and against every way in which it may not be: a server on loopback speaks
+//! what the Hub's client asks, and the program keeps its cache in a folder of the test's.
+
+use image::{DynamicImage, GrayImage, ImageFormat};
+use parquet::column::writer::ColumnWriter;
+use parquet::data_type::ByteArray;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use std::io::{BufRead, BufReader, Cursor, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// What the server does.
+#[derive(Debug, Clone, PartialEq)]
+enum Mood {
+    /// Gives this file for both parts.
+    Well(Vec<u8>),
+    /// Answers with this status.
+    Status(u16),
+    /// The same for so many requests, then gives the file.
+    StatusFirst(u16, usize, Vec<u8>),
+    /// Takes the request and says nothing.
+    Silent,
+    /// Promises the file and ends in the middle of it.
+    Cut(Vec<u8>),
+}
+
+struct Hub {
+    address: String,
+    mood: Arc<Mutex<Mood>>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Hub {
+    fn start(mood: Mood) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let hub = Self { address, mood: Arc::new(Mutex::new(mood)), requests: Arc::default() };
+        let (mood, requests) = (hub.mood.clone(), hub.requests.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (mood, requests) = (mood.clone(), requests.clone());
+                std::thread::spawn(move || {
+                    let _ = answer(stream, &mood, &requests);
+                });
+            }
+        });
+        hub
+    }
+
+    fn is_now(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+}
+
+fn answer(mut stream: TcpStream, mood: &Mutex<Mood>, requests: &AtomicUsize) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+    let count = requests.fetch_add(1, Ordering::SeqCst);
+    let part = if request.contains("/train/") { "train" } else { "test" };
+    let mood = mood.lock().unwrap().clone();
+    let (status, file, sent) = match mood {
+        Mood::Well(file) => (200, file.clone(), file.len()),
+        Mood::StatusFirst(status, first, _) if count < first => (status, Vec::new(), 0),
+        Mood::StatusFirst(_, _, file) => (200, file.clone(), file.len()),
+        Mood::Status(status) => (status, Vec::new(), 0),
+        Mood::Cut(file) => (200, file.clone(), file.len() / 2),
+        Mood::Silent => {
+            std::thread::sleep(Duration::from_secs(120));
+            return Ok(());
+        }
+    };
+    // The tag changes with the content, as the Hub's does.
+    let tag = file.iter().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+    write!(
+        stream,
+        "HTTP/1.1 {status} What\r\nContent-Length: {}\r\nETag: \"{part}{tag:016x}\"\r\n\
+         X-Repo-Commit: 0123456789012345678901234567890123456789\r\nConnection: close\r\n\r\n",
+        file.len()
+    )?;
+    if request.starts_with("GET") {
+        stream.write_all(&file[..sent])?;
+    }
+    stream.flush()
+}
+
+fn png(side: u32, shade: u8) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    let image = GrayImage::from_fn(side, side, |x, y| image::Luma([if x > y { shade } else { 0 }]));
+    DynamicImage::from(image).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// A parquet file as the Hub has them, of these images and labels.
+fn parquet(rows: &[(Vec<u8>, i64)]) -> Vec<u8> {
+    written("message m { optional group image { optional binary bytes; } optional int64 label; }", rows)
+}
+
+fn written(schema: &str, rows: &[(Vec<u8>, i64)]) -> Vec<u8> {
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let mut file = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(WriterProperties::default())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    while let Some(mut column) = group.next_column().unwrap() {
+        match column.untyped() {
+            ColumnWriter::ByteArrayColumnWriter(column) => {
+                let images = rows.iter().map(|(image, _)| ByteArray::from(image.clone())).collect::<Vec<_>>();
+                let levels = vec![column.get_descriptor().max_def_level(); rows.len()];
+                column.write_batch(&images, Some(&levels), None).unwrap();
+            }
+            ColumnWriter::Int64ColumnWriter(column) => {
+                let labels = rows.iter().map(|(_, label)| *label).collect::<Vec<_>>();
+                let levels = vec![column.get_descriptor().max_def_level(); rows.len()];
+                column.write_batch(&labels, Some(&levels), None).unwrap();
+            }
+            _ => panic!("another column"),
+        }
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    file
+}
+
+fn good() -> Vec<u8> {
+    parquet(&(0..40).map(|i| (png(28, 100 + i as u8), i % 10)).collect::<Vec<_>>())
+}
+
+fn run(endpoint: &str, cache: &Path, args: &[&str]) -> Output {
+    let tests = std::env::current_exe().unwrap();
+    let example = tests.parent().unwrap().parent().unwrap().join("examples/cross_entropy");
+    let mut command = Command::new(example);
+    command.env("HF_ENDPOINT", endpoint).env("HF_HOME", cache).env("NO_PROXY", "127.0.0.1");
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.args(args).args(["--epochs", "1", "--limit", "20"]).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn downloads_once_and_then_needs_no_hub() {
+    let (hub, cache) = (Hub::start(Mood::Well(good())), tempfile::tempdir().unwrap());
+    for dataset in [&["--dataset", "mnist"][..], &[], &["--dataset", "fashion-mnist"]] {
+        let output = run(&hub.address, cache.path(), dataset);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(text(&output.stdout).ends_with("(40 samples)\n"), "{output:?}");
+    }
+    let requests = hub.requests.load(Ordering::SeqCst);
+    hub.is_now(Mood::Status(500));
+    let output = run(&hub.address, cache.path(), &["--dataset", "mnist"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(hub.requests.load(Ordering::SeqCst), requests, "what is in the cache is not asked for");
+}
+
+#[test]
+fn asks_again_after_a_passing_failure() {
+    let (hub, cache) = (Hub::start(Mood::StatusFirst(503, 2, good())), tempfile::tempdir().unwrap());
+    let output = run(&hub.address, cache.path(), &["--dataset", "mnist"]);
+    assert!(output.status.success() && text(&output.stdout).ends_with("(40 samples)\n"), "{output:?}");
+}
+
+/// With the data set named the fault is one line; without, the bundled digits take its place; and once the Hub is well
+/// the same cache serves.
+fn survives(fault: &str, mood: Mood, reason: &str) {
+    let (hub, cache) = (Hub::start(mood), tempfile::tempdir().unwrap());
+    let start = Instant::now();
+    let output = run(&hub.address, cache.path(), &["--dataset", "mnist"]);
+    let (error, code) = (text(&output.stderr), output.status.code());
+    assert!(code == Some(1) && output.stdout.is_empty(), "{fault}: {output:?}");
+    assert!(error.starts_with("error: MNIST can't be had") && error.lines().count() == 1, "{fault}: {error}");
+    assert!(error.contains(reason), "{fault}: {error}");
+
+    let output = run(&hub.address, cache.path(), &[]);
+    let (error, is_bundled) = (text(&output.stderr), text(&output.stdout).ends_with("(10000 samples)\n"));
+    assert!(output.status.success() && is_bundled, "{fault}: {output:?}");
+    assert!(error.starts_with("MNIST can't be had; using") && error.lines().count() == 1, "{fault}: {error}");
+    println!("{fault}: {:.1} s for both runs", start.elapsed().as_secs_f64());
+
+    hub.is_now(Mood::Well(good()));
+    let output = run(&hub.address, cache.path(), &["--dataset", "mnist"]);
+    assert!(output.status.success() && text(&output.stdout).ends_with("(40 samples)\n"), "{fault}, then well: {output:?}");
+}
+
+#[test]
+fn statuses_of_a_server_that_refuses() {
+    survives("404", Mood::Status(404), "not found");
+    survives("401", Mood::Status(401), "");
+    survives("500", Mood::Status(500), "500");
+}
+
+#[test]
+fn bodies_that_are_not_what_they_should_be() {
+    let mut broken = png(28, 200);
+    broken.truncate(60);
+    let with = |rows: &[(Vec<u8>, i64)]| Mood::Well(parquet(rows));
+    let image = || png(28, 200);
+    survives("a body that is cut", Mood::Cut(good()), "");
+    survives("garbage", Mood::Well(b"this is no parquet file at all".repeat(50)), "arquet");
+    survives("an empty body", Mood::Well(Vec::new()), "");
+    let other_schema = written("message m { optional int64 number; }", &[(Vec::new(), 1)]);
+    survives("another schema", Mood::Well(other_schema), "no image");
+    survives("a broken image", with(&[(image(), 1), (broken, 2)]), "row 1");
+    survives("an image that is none", with(&[(b"GIF89a".to_vec(), 2)]), "row 0");
+    survives("a label of 10", with(&[(image(), 10)]), "label 10");
+    survives("a label of 259", with(&[(image(), 259)]), "label 259");
+    survives("a negative label", with(&[(image(), -1)]), "label -1");
+    survives("a larger image", with(&[(png(29, 200), 1)]), "row 0");
+    survives("a smaller image", with(&[(png(27, 200), 1)]), "27");
+    survives("no rows", with(&[]), "no images");
+    // A file that is damaged somewhere: what it says of itself, or what it holds.
+    let whole = good();
+    for at in (4..whole.len()).step_by(whole.len() / 12) {
+        let mut damaged = whole.clone();
+        let end = (at + 40).min(damaged.len());
+        damaged[at..end].fill(0xff);
+        let (hub, cache) = (Hub::start(Mood::Well(damaged)), tempfile::tempdir().unwrap());
+        let output = run(&hub.address, cache.path(), &["--dataset", "mnist"]);
+        let code = output.status.code();
+        assert!(code == Some(0) || code == Some(1), "{at}: {output:?}");
+        assert!(output.stderr.iter().filter(|byte| **byte == b'\n').count() <= 1, "{at}: {output:?}");
+    }
+}
+
+#[test]
+fn nobody_there() {
+    let (address, cache) = (free_address(), tempfile::tempdir().unwrap());
+    let start = Instant::now();
+    let output = run(&address, cache.path(), &[]);
+    assert!(output.status.success() && text(&output.stderr).lines().count() == 1, "{output:?}");
+    println!("refused: {:.1} s to the end", start.elapsed().as_secs_f64());
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_server_that_says_nothing() {
+    let (hub, cache) = (Hub::start(Mood::Silent), tempfile::tempdir().unwrap());
+    let start = Instant::now();
+    let output = run(&hub.address, cache.path(), &[]);
+    let is_bundled = text(&output.stdout).ends_with("(10000 samples)\n");
+    assert!(output.status.success() && is_bundled && text(&output.stderr).lines().count() == 1, "{output:?}");
+    println!("silence: {:.1} s to the end", start.elapsed().as_secs_f64());
+}
