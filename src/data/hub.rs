@@ -3,7 +3,7 @@
 use super::Images;
 use anyhow::{Context, Result, bail, ensure};
 use hf_hub::progress::{ProgressEvent, ProgressHandler};
-use hf_hub::{HFClientSync, HFError, split_id};
+use hf_hub::{HFClientSync, split_id};
 use image::{ImageReader, Limits};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -77,8 +77,9 @@ fn fetched(dataset: &str, file: &str, sender: &Sender<News>) -> Result<PathBuf> 
     let repository = HFClientSync::new()?.dataset(owner, name);
     let download = repository.download_file().filename(file).revision(REVISION);
     match download.clone().local_files_only(true).send() {
-        Err(HFError::LocalEntryNotFound { .. }) => Ok(download.progress(Teller(sender.clone())).send()?),
-        cached => Ok(cached?),
+        Ok(path) => Ok(path),
+        // Not there, or remembered as not being on the Hub, which may have been a moment's trouble.
+        Err(_) => Ok(download.progress(Teller(sender.clone())).send()?),
     }
 }
 
