@@ -1,6 +1,6 @@
 use crate::loss::fused::{elements, is_plain};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var, bail};
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var, bail};
 use std::cell::RefCell;
 
 const BETA1: f64 = 0.9;
@@ -50,6 +50,35 @@ impl Adam {
             Ok((var, moments))
         });
         Ok(Self { lr, steps: 0, parameters: parameters.collect::<candle_core::Result<_>>()? })
+    }
+
+    /// The running means of each parameter's gradient and of its square, in one dimension each.
+    pub(crate) fn moments(&self) -> candle_core::Result<Vec<(Tensor, Tensor)>> {
+        let moments = self.parameters.iter().map(|(_, moments)| match moments {
+            Moments::InPlace(moments) => {
+                let (mean, square) = &*moments.borrow();
+                Ok((Tensor::new(mean.as_slice(), &Device::Cpu)?, Tensor::new(square.as_slice(), &Device::Cpu)?))
+            }
+            Moments::Tensors(mean, square) => Ok((mean.flatten_all()?, square.flatten_all()?)),
+        });
+        moments.collect()
+    }
+
+    /// Goes back to where it was after so many steps.
+    pub(crate) fn set_moments(&mut self, steps: i32, moments: &[(Tensor, Tensor)]) -> candle_core::Result<()> {
+        for ((var, own), (mean, square)) in self.parameters.iter_mut().zip(moments) {
+            let like = |stored: &Tensor| stored.reshape(var.shape())?.to_dtype(var.dtype())?.to_device(var.device());
+            let (mean, square) = (like(mean)?, like(square)?);
+            *own = match own {
+                Moments::InPlace(_) => {
+                    let values = |moment: &Tensor| moment.flatten_all()?.to_vec1::<f32>();
+                    Moments::InPlace(RefCell::new((values(&mean)?, values(&square)?)))
+                }
+                Moments::Tensors(..) => Moments::Tensors(mean, square),
+            };
+        }
+        self.steps = steps;
+        Ok(())
     }
 
     /// One step against the gradients `grads`. A variable without one stays as it is.
@@ -110,7 +139,7 @@ impl InplaceOp2 for Update<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     /// `x -= Adam(lr=0.1)` on the loss `Σ x³` from (1, -2, 0.5), after 1, 2, 3 and 10 steps.
     ///

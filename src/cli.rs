@@ -1,5 +1,6 @@
 use crate::data::table::{Encoding, OwnTable, Table, TableArgs, Target};
 use crate::data::{Draw, Partners, Samples, Source, generator};
+use crate::interrupt::{self, Interrupted};
 use crate::loss::Reduction;
 use crate::{Activation, Mlp};
 use anyhow::{Context, Result, bail, ensure};
@@ -73,6 +74,14 @@ pub(crate) struct TrainArgs {
     /// Start from the weights in this safetensors file
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     init: Option<PathBuf>,
+
+    /// After each epoch, and on Ctrl-C, write to this file all that it takes to go on
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Go on from a checkpoint, to the same end as without a break
+    #[arg(long, value_name = "FILE", help_heading = "Files", conflicts_with = "init")]
+    pub resume: Option<PathBuf>,
 
     /// Write the trained weights to this safetensors file
     #[arg(long, value_name = "FILE", help_heading = "Files")]
@@ -323,6 +332,9 @@ pub fn run<O: clap::Parser>(example: impl FnOnce(O) -> Result<()>) -> ExitCode {
     let matches = O::command().allow_negative_numbers(true).get_matches();
     let options = O::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let Err(error) = example(options) else { return ExitCode::SUCCESS };
+    if error.is::<Interrupted>() {
+        return interrupt::EXIT_CODE.into();
+    }
     let io_error = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     if io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;

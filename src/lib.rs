@@ -49,11 +49,15 @@ pub mod loss;
 #[cfg(feature = "suite")]
 mod adam;
 #[cfg(feature = "suite")]
+mod checkpoint;
+#[cfg(feature = "suite")]
 mod cli;
 #[cfg(feature = "suite")]
 mod compare;
 #[cfg(feature = "suite")]
 pub mod data;
+#[cfg(feature = "suite")]
+mod interrupt;
 #[cfg(feature = "suite")]
 mod linear;
 #[cfg(feature = "suite")]

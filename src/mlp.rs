@@ -92,7 +92,7 @@ impl Mlp {
     }
 
     /// The parameters under PyTorch's names, with the weights in PyTorch's shape.
-    fn state(&self) -> candle_core::Result<HashMap<String, Tensor>> {
+    pub(crate) fn state(&self) -> candle_core::Result<HashMap<String, Tensor>> {
         let mut state = HashMap::new();
         for (i, layer) in self.layers.iter().enumerate() {
             let at = 2 * i + usize::from(self.flatten);
@@ -134,7 +134,13 @@ impl Mlp {
     pub fn load(&self, path: &Path) -> Result<()> {
         let context = || format!("loading weights from {}", path.display());
         let device = self.layers[0].weight.device();
-        let mut stored = candle_core::safetensors::load(path, device).with_context(context)?;
+        let stored = candle_core::safetensors::load(path, device).with_context(context)?;
+        self.set_state(stored, &context)
+    }
+
+    /// Takes parameters under PyTorch's names, which must be exactly this model's. `context` begins an error.
+    pub(crate) fn set_state(&self, mut stored: HashMap<String, Tensor>, context: &dyn Fn() -> String) -> Result<()> {
+        let device = self.layers[0].weight.device();
         let mut loaded = HashMap::new();
         for (name, own) in self.state()? {
             let tensor = stored.remove(&name).with_context(|| format!("there is no {name}")).with_context(context)?;
@@ -146,7 +152,7 @@ impl Mlp {
                 tensor.dims(),
                 own.dims()
             );
-            loaded.insert(name, tensor.to_dtype(DType::F32)?);
+            loaded.insert(name, tensor.to_dtype(DType::F32)?.to_device(device)?);
         }
         if let Some(name) = stored.keys().min() {
             bail!("{}: it also holds {name}, which this model has not", context());

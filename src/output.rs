@@ -9,12 +9,23 @@ use tempfile::NamedTempFile;
 /// A file to be: what is written to it appears under its name by [`Output::commit`] only.
 pub struct Output {
     path: PathBuf,
-    file: NamedTempFile,
+    file: Target,
+}
+
+enum Target {
+    Aside(NamedTempFile),
+    /// Something that is there and no file, such as /dev/stdout: it is written to, not replaced.
+    Itself(File),
 }
 
 impl Output {
     pub fn create(path: &Path) -> Result<Self> {
         ensure!(!path.is_dir(), "can't write {}: it is a directory", path.display());
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            let file =
+                File::options().write(true).open(path).with_context(|| format!("can't write {}", path.display()))?;
+            return Ok(Self { path: path.to_owned(), file: Target::Itself(file) });
+        }
         let folder = match path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -24,21 +35,28 @@ impl Output {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder).with_context(|| format!("can't write {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file: Target::Aside(file) })
     }
 
     /// Where to write in the meantime.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        match &self.file {
+            Target::Aside(file) => file.path(),
+            Target::Itself(_) => &self.path,
+        }
     }
 
     pub fn file(&mut self) -> &mut File {
-        self.file.as_file_mut()
+        match &mut self.file {
+            Target::Aside(file) => file.as_file_mut(),
+            Target::Itself(file) => file,
+        }
     }
 
     /// Puts the file under its name, in place of an older one.
     pub fn commit(self) -> Result<()> {
         let Self { path, file } = self;
+        let Target::Aside(file) = file else { return Ok(()) };
         let persist = || -> std::io::Result<()> {
             file.as_file().sync_all()?;
             file.persist(&path)?;

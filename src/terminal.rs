@@ -44,17 +44,22 @@ impl Session {
             let seconds = time.as_secs_f64();
             eprintln!("Trained {steps} steps in {seconds:.1} s, {:.0} a second.", *steps as f64 / seconds.max(1e-9));
         }
-        let args = &self.args;
-        let files = [&args.save, &args.log, &args.plot].into_iter().flatten().map(|path| path.display().to_string());
-        let files = files.collect::<Vec<_>>();
-        if !files.is_empty() && self.predict.is_none() {
-            eprintln!("Files: {}.", files.join(", "));
+        if let (Some(files), None) = (self.files(), &self.predict) {
+            eprintln!("Files: {files}.");
         }
         let program = std::env::current_exe()?;
         let name = program.file_stem().unwrap_or_default().display();
         let command = format!("cargo run --example {name} -- {next}");
         eprintln!("Next: {}", style(command).for_stderr().cyan());
         Ok(())
+    }
+
+    /// The files that a training leaves; `None` if there are none.
+    pub(crate) fn files(&self) -> Option<String> {
+        let args = &self.args;
+        let files = [&args.save, &args.log, &args.plot, &args.checkpoint].into_iter().flatten();
+        let files = files.map(|path| path.display().to_string()).collect::<Vec<_>>();
+        (!files.is_empty()).then(|| files.join(", "))
     }
 
     fn is_watched(&self) -> bool {

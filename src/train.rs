@@ -1,4 +1,6 @@
+use crate::checkpoint::{self, Plan};
 use crate::data::{Draw, Samples, generator};
+use crate::interrupt::{self, Interrupted};
 use crate::output::Output;
 use crate::{Adam, Mlp, Session, plot};
 use anyhow::{Result, bail};
@@ -50,20 +52,62 @@ impl Training {
         loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
         mut before_step: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
-        let mut adam = Adam::new(model.variables(), self.lr)?;
+        let mut position = Position::start(self, model)?;
+        self.go_on(samples, loss, &mut position, |_, moment| match moment {
+            Moment::Step { epoch, loss } => before_step(epoch, loss),
+            Moment::EpochEnd => Ok(()),
+        })
+    }
+
+    /// The rest of a training from where it is. `observe` may end it by an error.
+    fn go_on(
+        &self,
+        samples: &Samples,
+        loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+        position: &mut Position,
+        mut observe: impl FnMut(&Position, Moment) -> Result<()>,
+    ) -> Result<()> {
+        let steps = samples.len().div_ceil(self.batch_size);
         let mut shuffle = generator(self.seed, Draw::Order);
         for epoch in 1..=self.epochs {
+            // Also for an epoch that is over, so that the next draws what it would have drawn.
             let order = if self.shuffle { Some(samples.order(&mut shuffle)?) } else { None };
-            for start in (0..samples.len()).step_by(self.batch_size) {
+            let done = position.steps.saturating_sub((epoch - 1) * steps);
+            if done >= steps {
+                continue;
+            }
+            for start in (0..samples.len()).step_by(self.batch_size).skip(done) {
                 let len = self.batch_size.min(samples.len() - start);
                 let (inputs, targets) = samples.batch(order.as_ref(), start, len)?;
                 let value = loss(&inputs, &targets)?;
-                before_step(epoch, &value)?;
-                adam.step(&value.backward()?)?;
+                observe(position, Moment::Step { epoch, loss: &value })?;
+                position.adam.step(&value.backward()?)?;
+                position.steps += 1;
             }
+            observe(position, Moment::EpochEnd)?;
         }
         Ok(())
     }
+}
+
+/// What changes as a training goes on, besides the model.
+pub(crate) struct Position {
+    pub adam: Adam,
+    /// The steps that were taken.
+    pub steps: usize,
+}
+
+impl Position {
+    fn start(training: &Training, model: &Mlp) -> candle_core::Result<Self> {
+        Ok(Self { adam: Adam::new(model.variables(), training.lr)?, steps: 0 })
+    }
+}
+
+enum Moment<'a> {
+    /// A step is about to be taken against this loss.
+    Step { epoch: usize, loss: &'a Tensor },
+    /// An epoch's last step was taken.
+    EpochEnd,
 }
 
 impl Session {
@@ -72,18 +116,46 @@ impl Session {
     ///
     /// # Errors
     /// A loss that is not finite ends the run with an error before its step is taken (on a GPU, before the next line is
-    /// printed), and leaves older files as they were.
+    /// printed), and leaves older files as they were, the last checkpoint among them. Ctrl-C ends it after the step, with
+    /// the files as of then.
     pub fn fit(&self, model: &Mlp, loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
         if self.predict.is_some() {
             return Ok(());
         }
         let files = Files::create(self)?;
+        let training = self.training();
+        let plan = Plan::new(&training, self.train.len());
+        let mut position = Position::start(&training, model)?;
         let mut journal = Journal::new(self);
-        let start = Instant::now();
-        self.training().run(model, &self.train, loss, |epoch, value| journal.record(epoch, value))?;
-        let steps = journal.finish()?;
-        let _ = self.trained.set((steps.len(), start.elapsed()));
-        files.write(self, model, &steps)
+        if let Some(path) = &self.args.resume {
+            journal.go_on_from(&checkpoint::read(path, &plan, model, &mut position)?);
+        }
+        let keep = |position: &Position, journal: &mut Journal| match &self.args.checkpoint {
+            Some(path) => checkpoint::write(path, &plan, model, &position.adam, &journal.losses()?),
+            None => Ok(()),
+        };
+        interrupt::listen();
+        let (start, before) = (Instant::now(), position.steps);
+        let trained = training.go_on(&self.train, loss, &mut position, |position, moment| match moment {
+            Moment::Step { .. } if interrupt::is_asked() => Err(Interrupted.into()),
+            Moment::Step { epoch, loss } => journal.record(epoch, loss),
+            Moment::EpochEnd => keep(position, &mut journal),
+        });
+        let interrupted = trained.as_ref().is_err_and(|error| error.is::<Interrupted>());
+        if interrupted {
+            keep(&position, &mut journal)?;
+        } else {
+            trained?;
+        }
+        let steps = journal.finish(interrupted)?;
+        let _ = self.trained.set((position.steps - before, start.elapsed()));
+        files.write(self, model, &steps)?;
+        if interrupted {
+            let files = self.files().map_or("no file was asked for".to_owned(), |files| format!("wrote {files}"));
+            eprintln!("Interrupted after {} steps; {files}.", position.steps);
+            return Err(Interrupted.into());
+        }
+        Ok(())
     }
 
     fn training(&self) -> Training {
@@ -131,9 +203,25 @@ impl<'a> Journal<'a> {
         Self { session, steps: Vec::with_capacity(steps), unread: Vec::new(), epoch: 0, epoch_start: 0, bar }
     }
 
+    /// Takes over the losses of a training that is gone on with.
+    fn go_on_from(&mut self, losses: &[f32]) {
+        let in_epoch = self.steps_in_epoch();
+        self.steps.extend(losses.iter().enumerate().map(|(i, &loss)| Step { epoch: i / in_epoch + 1, loss }));
+        self.bar.set_position(losses.len() as u64);
+    }
+
+    fn losses(&mut self) -> Result<Vec<f32>> {
+        self.read()?;
+        Ok(self.steps.iter().map(|step| step.loss).collect())
+    }
+
+    fn steps_in_epoch(&self) -> usize {
+        self.session.train.len().div_ceil(self.session.batch_size).max(1)
+    }
+
     fn start(&mut self, epoch: usize) -> Result<()> {
         self.read()?;
-        (self.epoch, self.epoch_start) = (epoch, self.steps.len());
+        (self.epoch, self.epoch_start) = (epoch, (epoch - 1) * self.steps_in_epoch());
         self.print(&format!("Starting epoch {epoch}"))
     }
 
@@ -165,8 +253,12 @@ impl<'a> Journal<'a> {
         self.unread.clear();
         for loss in losses {
             if !loss.is_finite() {
+                let before = match self.steps.last() {
+                    Some(step) => format!("after {}", step.loss),
+                    None => "from the start".to_owned(),
+                };
                 bail!(
-                    "the loss is {loss} in epoch {}, step {}; a smaller --lr than {} may help, or another --seed",
+                    "the loss is {loss} in epoch {}, step {}, {before}; a smaller --lr than {} may help, or another --seed",
                     self.epoch,
                     self.steps.len() + 1,
                     self.session.args.lr
@@ -177,10 +269,12 @@ impl<'a> Journal<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<Step>> {
+    fn finish(mut self, interrupted: bool) -> Result<Vec<Step>> {
         self.read()?;
         self.bar.finish_and_clear();
-        self.print("Training process has finished.")?;
+        if !interrupted {
+            self.print("Training process has finished.")?;
+        }
         Ok(std::mem::take(&mut self.steps))
     }
 

@@ -187,7 +187,10 @@ fn survives(fault: &str, mood: Mood, reason: &str) {
 
     hub.is_now(Mood::Well(good()));
     let output = run(&hub.address, cache.path(), &["--dataset", "mnist"]);
-    assert!(output.status.success() && text(&output.stdout).ends_with("(40 samples)\n"), "{fault}, then well: {output:?}");
+    assert!(
+        output.status.success() && text(&output.stdout).ends_with("(40 samples)\n"),
+        "{fault}, then well: {output:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
-use super::table::{OwnTable, TableArgs, Target, test_fraction};
 #[cfg(feature = "hub")]
 use super::hub;
+use super::table::{OwnTable, TableArgs, Target, test_fraction};
 use super::{Samples, Source, enlarge, idx};
 use anyhow::{Context, Result};
 use candle_core::Device;

@@ -1,0 +1,89 @@
+//! Where a training is: weights, Adam's moments, the losses so far, and what it was started with. In one safetensors
+//! file, so that a run which goes on from it ends where an unbroken one would, bit for bit.
+
+use crate::output::Output;
+use crate::train::{Position, Training};
+use crate::{Adam, Mlp};
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The name that the plan has among the file's metadata.
+const PLAN: &str = "candle-losses.plan";
+const LOSSES: &str = "losses";
+
+/// What decides every step of a training. The random state is the seed and the number of epochs that drew from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    example: String,
+    samples: usize,
+    batch_size: usize,
+    lr: f64,
+    seed: u64,
+    shuffle: bool,
+}
+
+impl Plan {
+    pub fn new(training: &Training, samples: usize) -> Self {
+        let program = std::env::current_exe().unwrap_or_default();
+        let example = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let &Training { batch_size, lr, seed, shuffle, .. } = training;
+        Self { example, samples, batch_size, lr, seed, shuffle }
+    }
+
+    /// The first part that differs, in words.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let parts = [
+            ("example", self.example.clone(), other.example.clone()),
+            ("number of samples", self.samples.to_string(), other.samples.to_string()),
+            ("--batch-size", self.batch_size.to_string(), other.batch_size.to_string()),
+            ("--lr", self.lr.to_string(), other.lr.to_string()),
+            ("--seed", self.seed.to_string(), other.seed.to_string()),
+            ("shuffling", self.shuffle.to_string(), other.shuffle.to_string()),
+        ];
+        parts.into_iter().find(|(_, a, b)| a != b).map(|(name, a, b)| format!("{name} was {a}, but is {b} now"))
+    }
+}
+
+/// Writes where the training is, whole or not at all.
+pub(crate) fn write(path: &Path, plan: &Plan, model: &Mlp, adam: &Adam, losses: &[f32]) -> Result<()> {
+    let output = Output::create(path)?;
+    let mut tensors = model.state()?;
+    for (i, (mean, square)) in adam.moments()?.into_iter().enumerate() {
+        tensors.insert(format!("adam.{i}.mean"), mean);
+        tensors.insert(format!("adam.{i}.square"), square);
+    }
+    tensors.insert(LOSSES.to_owned(), Tensor::new(losses, &Device::Cpu)?);
+    let metadata = HashMap::from([(PLAN.to_owned(), serde_json::to_string(plan)?)]);
+    safetensors::serialize_to_file(&tensors, Some(metadata), output.path())
+        .with_context(|| format!("writing {}", path.display()))?;
+    output.commit()
+}
+
+/// Puts a training where a file says it was, and gives the losses until then.
+pub(crate) fn read(path: &Path, plan: &Plan, model: &Mlp, position: &mut Position) -> Result<Vec<f32>> {
+    let reading = || format!("reading the checkpoint {}", path.display());
+    let bytes = std::fs::read(path).with_context(reading)?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(reading)?;
+    let stored = metadata.metadata().as_ref().and_then(|metadata| metadata.get(PLAN));
+    let stored = stored.with_context(|| format!("{} is no checkpoint of a training", path.display()))?;
+    let stored = serde_json::from_str::<Plan>(stored).with_context(reading)?;
+    if let Some(difference) = stored.difference(plan) {
+        anyhow::bail!("can't go on from {}: its {difference}", path.display())
+    }
+    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(reading)?;
+    let mut take = |name: &str| tensors.remove(name).with_context(|| format!("{}: there is no {name}", reading()));
+    let losses = take(LOSSES)?.to_vec1::<f32>()?;
+    let mut moments = Vec::new();
+    for i in 0..model.variables().len() {
+        moments.push((take(&format!("adam.{i}.mean"))?, take(&format!("adam.{i}.square"))?));
+    }
+    model.set_state(tensors, &reading)?;
+    ensure!(losses.len() <= i32::MAX as usize, "{}: too many steps", reading());
+    position.adam.set_moments(losses.len() as i32, &moments).with_context(reading)?;
+    position.steps = losses.len();
+    Ok(losses)
+}

@@ -1,0 +1,170 @@
+//! Trainings that are interrupted, killed and gone on with, as processes.
+
+#![cfg(unix)]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+fn example(name: &str) -> Command {
+    let tests = std::env::current_exe().unwrap();
+    Command::new(tests.parent().unwrap().parent().unwrap().join("examples").join(name))
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    example(name).args(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn arg(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn gone_on_with_ends_where_an_unbroken_run_does() {
+    for (name, data) in
+        [("mse", &[][..]), ("cross_entropy", &["--dataset", "digits", "--limit", "700"]), ("bce", &["--limit", "1000"])]
+    {
+        let folder = Folder::new();
+        let with = |args: &[&str]| stdout(&run(name, &[data, args].concat()));
+        let (whole, log) = (folder.arg("whole"), folder.arg("whole.csv"));
+        let unbroken = with(&["--epochs", "4", "--save", &whole, "--log", &log]);
+        let checkpoint = folder.arg("checkpoint");
+        with(&["--epochs", "2", "--checkpoint", &checkpoint]);
+        let (rest, rest_log) = (folder.arg("rest"), folder.arg("rest.csv"));
+        let resumed = with(&["--epochs", "4", "--resume", &checkpoint, "--save", &rest, "--log", &rest_log]);
+        assert!(resumed.starts_with("Starting epoch 3\n") && unbroken.ends_with(&resumed), "{name}: {resumed}");
+        assert_eq!(tensors(&folder.path("whole")), tensors(&folder.path("rest")), "{name}");
+        assert_eq!(std::fs::read(&log).unwrap(), std::fs::read(&rest_log).unwrap(), "{name}");
+    }
+}
+
+/// Each tensor's bytes.
+fn tensors(path: &Path) -> HashMap<String, Vec<u8>> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
+}
+
+#[test]
+fn a_checkpoint_of_another_training_is_refused() {
+    let folder = Folder::new();
+    let checkpoint = folder.arg("checkpoint");
+    stdout(&run("mse", &["--epochs", "1", "--checkpoint", &checkpoint]));
+    let refused = |name: &str, args: &[&str], part: &str| {
+        let output = run(name, &[&["--resume", &checkpoint], args].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains(part) && error.lines().count() == 1, "{error}");
+    };
+    refused("mse", &["--lr", "1e-3"], "its --lr was 0.0001, but is 0.001 now");
+    refused("mse", &["--seed", "1"], "--seed");
+    refused("mse", &["--batch-size", "5"], "--batch-size");
+    refused("mse", &["--no-shuffle"], "shuffling");
+    refused("mse", &["--limit", "20"], "number of samples");
+    refused("l1", &[], "example was mse");
+    let weights = folder.arg("weights");
+    stdout(&run("mse", &["--epochs", "1", "--save", &weights]));
+    let output = run("mse", &["--resume", &weights]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is no checkpoint"));
+    // Cut anywhere, it is an error and never something else.
+    let whole = std::fs::read(&checkpoint).unwrap();
+    for cut in [0, 1, 7, 8, 9, 100, 900, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&checkpoint, &whole[..cut]).unwrap();
+        refused("mse", &[], "checkpoint");
+    }
+}
+
+#[test]
+fn files_that_are_none_are_written_to_and_not_replaced() {
+    let output = run("mse", &["--epochs", "1", "--log", "/dev/null", "--plot", "/dev/stdout"]);
+    assert!(stdout(&output).contains("<svg") && !Path::new("/dev/null").is_file());
+    let output = run("mse", &["--epochs", "1", "--log", "/dev/full"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("space") && error.lines().count() == 1, "{error}");
+}
+
+/// Starts a training that would take hours, and waits until it prints a line with this in it.
+fn started(args: &[&str], line: &str) -> Child {
+    let mut command = example("mse");
+    command.args(["--epochs", "1000000", "--no-progress"]).args(args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.find(|read| read.as_ref().unwrap().contains(line)).unwrap().unwrap();
+    // It goes on printing, and somebody has to read that.
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn ctrl_c_writes_what_was_asked_for() {
+    let folder = Folder::new();
+    let [save, log, plot, checkpoint] = ["save", "log.csv", "plot.svg", "checkpoint"].map(|name| folder.arg(name));
+    let files = ["--save", &save, "--log", &log, "--plot", &plot, "--checkpoint", &checkpoint];
+    let child = started(&files, "epoch 3");
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("Interrupted after ") && said.lines().count() == 1, "{said}");
+    let steps = said.split(' ').nth(2).unwrap().parse::<usize>().unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), steps + 1);
+    assert!(std::fs::read_to_string(&plot).unwrap().starts_with("<svg"));
+
+    // Where it was broken off, in the middle of an epoch, it goes on to where an unbroken run gets.
+    let epochs = (steps / 41 + 2).to_string();
+    let (rest, whole) = (folder.arg("rest"), folder.arg("whole"));
+    stdout(&run("mse", &["--epochs", &epochs, "--resume", &checkpoint, "--save", &rest]));
+    stdout(&run("mse", &["--epochs", &epochs, "--save", &whole]));
+    assert_eq!(tensors(&folder.path("rest")), tensors(&folder.path("whole")));
+}
+
+#[test]
+fn ctrl_c_twice_ends_at_once() {
+    let mut child = started(&[], "epoch 2");
+    interrupt(&child);
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn killed_at_any_moment_the_checkpoint_is_whole() {
+    let folder = Folder::new();
+    let checkpoint = folder.arg("checkpoint");
+    let mut sizes = Vec::new();
+    for round in 0..50u64 {
+        let mut child = started(&["--checkpoint", &checkpoint], "epoch 2");
+        // Moments spread over some milliseconds, in which an epoch ends about every two.
+        std::thread::sleep(Duration::from_micros(round * 7919 % 20_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let found = tensors(&folder.path("checkpoint"));
+        assert_eq!(found.len(), 6 + 12 + 1, "round {round}");
+        sizes.push(found["losses"].len() / 4);
+    }
+    assert!(sizes.iter().all(|steps| *steps >= 41 && steps % 41 == 0), "{sizes:?}");
+    println!("steps in the checkpoints: {sizes:?}");
+    let last = sizes[49] / 41 + 1;
+    stdout(&run("mse", &["--epochs", &last.to_string(), "--resume", &checkpoint]));
+}
