@@ -4,7 +4,7 @@
 use crate::output::Output;
 use crate::train::{Position, Training};
 use crate::{Adam, Mlp};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ const LOSSES: &str = "losses";
 /// What decides every step of a training. The random state is the seed and the number of epochs that drew from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    example: String,
+    pub example: String,
     samples: usize,
     batch_size: usize,
     lr: f64,
@@ -66,24 +66,34 @@ pub(crate) fn write(path: &Path, plan: &Plan, model: &Mlp, adam: &Adam, losses: 
 /// Puts a training where a file says it was, and gives the losses until then.
 pub(crate) fn read(path: &Path, plan: &Plan, model: &Mlp, position: &mut Position) -> Result<Vec<f32>> {
     let reading = || format!("reading the checkpoint {}", path.display());
-    let bytes = std::fs::read(path).with_context(reading)?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(reading)?;
+    read_from(&std::fs::read(path).with_context(reading)?, plan, model, position, &reading)
+}
+
+/// The same from the file's bytes. `context` begins an error.
+pub(crate) fn read_from(
+    bytes: &[u8],
+    plan: &Plan,
+    model: &Mlp,
+    position: &mut Position,
+    context: &dyn Fn() -> String,
+) -> Result<Vec<f32>> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).with_context(context)?;
     let stored = metadata.metadata().as_ref().and_then(|metadata| metadata.get(PLAN));
-    let stored = stored.with_context(|| format!("{} is no checkpoint of a training", path.display()))?;
-    let stored = serde_json::from_str::<Plan>(stored).with_context(reading)?;
+    let stored = stored.context("it is no checkpoint of a training").with_context(context)?;
+    let stored = serde_json::from_str::<Plan>(stored).with_context(context)?;
     if let Some(difference) = stored.difference(plan) {
-        anyhow::bail!("can't go on from {}: its {difference}", path.display())
+        return Err(anyhow!("its {difference}")).with_context(context);
     }
-    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(reading)?;
-    let mut take = |name: &str| tensors.remove(name).with_context(|| format!("{}: there is no {name}", reading()));
+    let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).with_context(context)?;
+    let mut take = |name: &str| tensors.remove(name).with_context(|| format!("{}: there is no {name}", context()));
     let losses = take(LOSSES)?.to_vec1::<f32>()?;
     let mut moments = Vec::new();
     for i in 0..model.variables().len() {
         moments.push((take(&format!("adam.{i}.mean"))?, take(&format!("adam.{i}.square"))?));
     }
-    model.set_state(tensors, &reading)?;
-    ensure!(losses.len() <= i32::MAX as usize, "{}: too many steps", reading());
-    position.adam.set_moments(losses.len() as i32, &moments).with_context(reading)?;
+    ensure!(losses.len() <= i32::MAX as usize, "{}: too many steps", context());
+    position.adam.set_moments(losses.len() as i32, &moments).with_context(context)?;
+    model.set_state(tensors, context)?;
     position.steps = losses.len();
     Ok(losses)
 }

@@ -56,6 +56,9 @@ mod cli;
 mod compare;
 #[cfg(feature = "suite")]
 pub mod data;
+#[cfg(all(feature = "suite", any(fuzzing, test)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "suite")]
 mod interrupt;
 #[cfg(feature = "suite")]

@@ -121,21 +121,27 @@ impl Mlp {
     /// How the rows of the table that the model in a file was trained on became its inputs.
     pub(crate) fn encoding(path: &Path) -> Result<Encoding> {
         let reading = || format!("reading {}", path.display());
-        let bytes = std::fs::read(path).with_context(reading)?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(reading)?;
+        Self::encoding_in(&std::fs::read(path).with_context(reading)?, &reading)
+    }
+
+    pub(crate) fn encoding_in(bytes: &[u8], context: &dyn Fn() -> String) -> Result<Encoding> {
+        let (_, metadata) = SafeTensors::read_metadata(bytes).with_context(context)?;
         let encoding = metadata.metadata().as_ref().and_then(|metadata| metadata.get(ENCODING));
-        let encoding = encoding.with_context(|| {
-            format!("{} was not trained on a table: make it with --csv FILE --target COLUMN --save", path.display())
-        })?;
-        serde_json::from_str(encoding).with_context(reading)
+        let encoding = encoding
+            .context("this model was not trained on a table: make it with --csv FILE --target COLUMN --save")
+            .with_context(context)?;
+        serde_json::from_str(encoding).with_context(context)
     }
 
     /// Replaces the parameters by those in a safetensors file, which must have exactly this model's names and shapes.
     pub fn load(&self, path: &Path) -> Result<()> {
         let context = || format!("loading weights from {}", path.display());
-        let device = self.layers[0].weight.device();
-        let stored = candle_core::safetensors::load(path, device).with_context(context)?;
-        self.set_state(stored, &context)
+        self.load_from(&std::fs::read(path).with_context(context)?, &context)
+    }
+
+    /// The same from the file's bytes. `context` begins an error.
+    pub(crate) fn load_from(&self, bytes: &[u8], context: &dyn Fn() -> String) -> Result<()> {
+        self.set_state(candle_core::safetensors::load_buffer(bytes, &Device::Cpu).with_context(context)?, context)
     }
 
     /// Takes parameters under PyTorch's names, which must be exactly this model's. `context` begins an error.

@@ -98,7 +98,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    fn start(training: &Training, model: &Mlp) -> candle_core::Result<Self> {
+    pub fn start(training: &Training, model: &Mlp) -> candle_core::Result<Self> {
         Ok(Self { adam: Adam::new(model.variables(), training.lr)?, steps: 0 })
     }
 }

@@ -231,7 +231,7 @@ fn a_named_data_set_is_used_or_an_error() {
     let output = command.args(["--data-dir", "no/such/folder"]).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && output.stdout.is_empty());
-    assert!(message.contains("no/such/folder/train-images-idx3-ubyte"), "{message}");
+    assert!(message.contains("no/such/folder/train-labels-idx1-ubyte"), "{message}");
 }
 
 #[test]

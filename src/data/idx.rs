@@ -8,13 +8,14 @@ use std::path::Path;
 
 const SIDE: u64 = 28;
 const CLASSES: u8 = 10;
+/// More than any data set of this kind has. A small .gz can hold a great many.
+const MOST: u64 = 5_000_000;
 
 /// The images and labels of one part, `train` or `t10k`, in `dir`.
 pub fn load(dir: &Path, part: &str) -> Result<Images> {
-    let pixels = read(dir, &format!("{part}-images-idx3-ubyte"), |file| images(file))?;
+    // The labels first: their number is small, and then bounds what is read of the images.
     let labels = read(dir, &format!("{part}-labels-idx1-ubyte"), |file| labels(file))?;
-    let count = pixels.len() / (SIDE * SIDE) as usize;
-    ensure!(labels.len() == count, "{}: {part} has {count} images but {} labels", dir.display(), labels.len());
+    let pixels = read(dir, &format!("{part}-images-idx3-ubyte"), |file| images(file, labels.len() as u64))?;
     Ok(Images { pixels, labels })
 }
 
@@ -34,15 +35,16 @@ fn read(dir: &Path, name: &str, parse: impl Fn(&mut dyn Read) -> Result<Vec<u8>>
     parse().with_context(|| format!("reading {}", path.display()))
 }
 
-fn images(file: &mut dyn Read) -> Result<Vec<u8>> {
+pub fn images(file: &mut dyn Read, labels: u64) -> Result<Vec<u8>> {
     let [count, rows, columns] = header(file, 0x0803)?;
     ensure!(rows == SIDE && columns == SIDE, "the images are {rows}×{columns}, not {SIDE}×{SIDE}");
-    // At most 2^32 · 784: it fits.
+    ensure!(count == labels, "there are {count} images but {labels} labels");
     body(file, count * SIDE * SIDE)
 }
 
-fn labels(file: &mut dyn Read) -> Result<Vec<u8>> {
+pub fn labels(file: &mut dyn Read) -> Result<Vec<u8>> {
     let [count] = header(file, 0x0801)?;
+    ensure!(count <= MOST, "it announces {count} labels, more than {MOST}");
     let labels = body(file, count)?;
     if let Some(at) = labels.iter().position(|&label| label >= CLASSES) {
         bail!("label {at} is {}, not a class in 0 to {}", labels[at], CLASSES - 1)
@@ -133,16 +135,40 @@ mod tests {
         refused(&[images.clone(), vec![0]].concat(), &labels, "train-images", "more follows");
         refused(&labels, &labels, "train-images", "0x00000801");
         refused(&idx(0x0803, &[1, 28, 27], &[0; 756]), &labels, "train-images", "28×27");
-        refused(&idx(0x0803, &[u32::MAX, 28, 28], &[0; 784]), &labels, "train-images", "only 784 follow");
-        refused(&idx(0x0803, &[0, 28, 28], &[]), &labels, "train-images", "empty");
+        refused(&idx(0x0803, &[u32::MAX, 28, 28], &[0; 784]), &labels, "train-images", "4294967295 images");
+        refused(&images, &idx(0x0801, &[0], &[]), "train-labels", "empty");
         refused(&images, &idx(0x0801, &[2], &[7, 10]), "train-labels", "label 1 is 10");
-        refused(&images, &idx(0x0801, &[3], &[7, 9, 1]), "train", "2 images but 3 labels");
+        refused(&images, &idx(0x0801, &[3], &[7, 9, 1]), "train-images", "2 images but 3 labels");
+        refused(&images, &idx(0x0801, &[u32::MAX], &[7; 9]), "train-labels", "4294967295 labels");
+        for cut in 0..8 {
+            refused(&images, &labels[..cut], "train-labels", "header is cut short");
+        }
+    }
+
+    /// 500 MB of zeros in half a megabyte.
+    #[test]
+    fn reads_no_more_of_a_gzip_bomb_than_its_labels_allow() {
+        let packed = tempfile::tempdir().unwrap();
+        let write = |name: &str, header: &[u8], zeros: usize| {
+            let file = File::create(packed.path().join(format!("train-{name}-ubyte.gz"))).unwrap();
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            gzip.write_all(header).unwrap();
+            (0..zeros / 1_000_000).for_each(|_| gzip.write_all(&[0; 1_000_000]).unwrap());
+            gzip.finish().unwrap();
+        };
+        write("labels-idx1", &good_labels(), 500_000_000);
+        write("images-idx3", &good_images(), 500_000_000);
+        let message = format!("{:#}", load(packed.path(), "train").unwrap_err());
+        assert!(message.contains("train-labels") && message.contains("more follows"), "{message}");
+        write("labels-idx1", &good_labels(), 0);
+        let message = format!("{:#}", load(packed.path(), "train").unwrap_err());
+        assert!(message.contains("train-images") && message.contains("more follows"), "{message}");
     }
 
     #[test]
     fn refuses_a_folder_without_them() {
         let folder = tempfile::tempdir().unwrap();
         let message = format!("{:#}", load(folder.path(), "t10k").unwrap_err());
-        assert!(message.contains("t10k-images-idx3-ubyte"), "{message}");
+        assert!(message.contains("t10k-labels-idx1-ubyte"), "{message}");
     }
 }

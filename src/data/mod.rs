@@ -8,7 +8,7 @@ mod fake;
 mod groups;
 #[cfg(feature = "hub")]
 mod hub;
-mod idx;
+pub(crate) mod idx;
 pub(crate) mod table;
 
 pub use boston::{BostonHousing, Regression};
@@ -195,7 +195,7 @@ pub(crate) fn generator(seed: u64, draw: Draw) -> StdRng {
 
 /// Images as bytes and their labels, not yet on a device.
 #[derive(Debug)]
-struct Images {
+pub(crate) struct Images {
     pixels: Vec<u8>,
     labels: Vec<u8>,
 }

@@ -129,6 +129,11 @@ impl Table {
         self.rows.len()
     }
 
+    #[cfg(any(fuzzing, test))]
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+
     fn column(&self, name: &str) -> Result<usize> {
         let found = self.header.iter().position(|column| column == name);
         found.with_context(|| format!("{} has no column {name}; it has {}", self.name, self.header.join(", ")))
