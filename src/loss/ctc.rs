@@ -79,6 +79,9 @@ impl CtcLoss {
             _ => bail!("CtcLoss: log_probs has shape {:?} but needs (T, N, C) or (T, C)", log_p.dims()),
         };
         let (_, batch, classes) = log_p.dims3()?;
+        if log_p.elem_count() == 0 {
+            bail!("CtcLoss: log_probs has shape {:?} but must not be empty", log_probs.dims())
+        }
         if self.blank >= classes {
             bail!("CtcLoss: blank is {} but log_probs has {classes} classes, numbered from 0", self.blank)
         }

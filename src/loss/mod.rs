@@ -359,6 +359,10 @@ impl Classes {
 
     /// `input`'s value at each sample's class.
     fn pick(&self, input: &Tensor) -> Result<Tensor> {
+        if self.count == 0 {
+            // Only samples to ignore are left, and there is nothing to pick from.
+            return input.sum(self.dim);
+        }
         input.contiguous()?.gather(&self.index, self.dim)?.squeeze(self.dim)
     }
 

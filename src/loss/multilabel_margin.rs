@@ -60,7 +60,10 @@ impl MultiLabelMarginLoss {
         same_device("MultiLabelMarginLoss", ("target", target), ("input", input))?;
         // (N, C) from here on.
         let count = x.dims().last().copied().unwrap_or(1);
-        let x = x.reshape(((), count))?;
+        if count == 0 {
+            bail!("MultiLabelMarginLoss: input has shape {:?} but needs one class or more", x.dims())
+        }
+        let x = x.reshape((x.elem_count() / count, count))?;
         let (index, listed) = lists(target, x.dims(), x.dtype())?;
 
         let is_listed = x.zeros_like()?.scatter_add(&index, &listed, 1)?.gt(0f64)?.to_dtype(x.dtype())?;

@@ -41,7 +41,7 @@ pub(super) fn log1p(y: &Tensor) -> Result<Tensor> {
 /// `g - softmax(x) · Σ g`.
 ///
 /// # Errors
-/// If `x` has no dimension `dim`, or nothing in it, or is not of a float dtype.
+/// If `x` has no dimension `dim`, or is not of a float dtype.
 ///
 /// # Example
 /// ```
@@ -59,6 +59,9 @@ pub fn log_softmax(x: &Tensor, dim: impl candle_core::shape::Dim) -> Result<Tens
         bail!("log_softmax: x has dtype {:?} but needs one of F16, BF16, F32, F64", x.dtype())
     }
     let dim = dim.to_index(x.shape(), "log_softmax")?;
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
     let shifted = x.broadcast_sub(&x.detach().max_keepdim(dim)?)?;
     let log_sum = shifted.exp()?.sum_keepdim(dim)?.log()?;
     shifted.broadcast_sub(&log_sum)

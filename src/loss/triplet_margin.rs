@@ -102,6 +102,8 @@ pub(super) fn triplet(
 /// `‖u - v + eps‖_p` over the last dimension.
 pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tensor> {
     let size = ops::abs(&((u - v)? + eps)?)?;
+    // A scalar is a place in one dimension.
+    let size = if size.rank() == 0 { size.unsqueeze(0)? } else { size };
     if p == 0.0 {
         return size.ne(0f64)?.to_dtype(size.dtype())?.sum(D::Minus1);
     }
@@ -109,6 +111,12 @@ pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tenso
         return size.sum(D::Minus1);
     }
     if p.is_infinite() {
+        if size.dim(D::Minus1)? == 0 {
+            bail!("TripletMarginLoss: anchor has shape {:?}, and of no numbers none is the largest", u.dims())
+        }
+        if size.elem_count() == 0 {
+            return size.sum(D::Minus1);
+        }
         // The gradient is shared evenly by all that are the largest.
         let largest = size.detach().max_keepdim(D::Minus1)?;
         let hits = size.detach().broadcast_eq(&largest)?.to_dtype(size.dtype())?;
