@@ -1,7 +1,7 @@
 EXAMPLE ?= cross_entropy
 PYTHON ?= python3
 
-.PHONY: run test bench bench-losses bench-vs-pytorch doc fmt lint clean
+.PHONY: run test bench bench-losses bench-vs-pytorch doc fmt lint audit fuzz clean
 
 run: ## Train one example: make run EXAMPLE=huber
 	cargo run --example $(EXAMPLE)
@@ -30,6 +30,15 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
+
+audit: ## Licences, sources and known vulnerabilities of what this depends on; needs cargo-deny
+	cargo deny check
+
+fuzz: ## Ten minutes of each parser; needs cargo-fuzz
+	for target in idx table weights; do \
+		mkdir -p fuzz/found/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- -max_total_time=600 || exit 1; \
+	done
 
 clean:
 	cargo clean
