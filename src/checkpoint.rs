@@ -1,11 +1,12 @@
 //! Where a training is: weights, Adam's moments, the losses so far, and what it was started with. In one safetensors
 //! file, so that a run which goes on from it ends where an unbroken one would, bit for bit.
 
+use crate::data::Samples;
 use crate::output::Output;
 use crate::train::{Position, Training};
 use crate::{Adam, Mlp};
 use anyhow::{Context, Result, anyhow, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -15,11 +16,14 @@ use std::path::Path;
 const PLAN: &str = "candle-losses.plan";
 const LOSSES: &str = "losses";
 
-/// What decides every step of a training. The random state is the seed and the number of epochs that drew from it.
+/// What a training was started with, as far as it can be told here; the loss's own options it can't. The random state is
+/// the seed and the number of epochs that drew from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    pub example: String,
+    example: String,
     samples: usize,
+    /// Of the first samples and their targets.
+    digest: u64,
     batch_size: usize,
     lr: f64,
     seed: u64,
@@ -27,11 +31,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn new(training: &Training, samples: usize) -> Self {
+    pub fn new(training: &Training, samples: &Samples) -> candle_core::Result<Self> {
         let program = std::env::current_exe().unwrap_or_default();
         let example = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let &Training { batch_size, lr, seed, shuffle, .. } = training;
-        Self { example, samples, batch_size, lr, seed, shuffle }
+        let digest = digest(samples)?;
+        Ok(Self { example, samples: samples.len(), digest, batch_size, lr, seed, shuffle })
     }
 
     /// The first part that differs, in words.
@@ -43,9 +48,22 @@ impl Plan {
             ("--lr", self.lr.to_string(), other.lr.to_string()),
             ("--seed", self.seed.to_string(), other.seed.to_string()),
             ("shuffling", self.shuffle.to_string(), other.shuffle.to_string()),
+            ("data", format!("{:x}", self.digest), format!("{:x}", other.digest)),
         ];
         parts.into_iter().find(|(_, a, b)| a != b).map(|(name, a, b)| format!("{name} was {a}, but is {b} now"))
     }
+}
+
+/// FNV-1a over what a model would see of up to a thousand samples.
+fn digest(samples: &Samples) -> candle_core::Result<u64> {
+    let (inputs, targets) = samples.batch(None, 0, samples.len().min(1000))?;
+    let mut digest = 0xcbf2_9ce4_8422_2325u64;
+    for part in [inputs, targets] {
+        for value in part.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()? {
+            digest = (digest ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    Ok(digest)
 }
 
 /// Writes where the training is, whole or not at all.
@@ -58,9 +76,7 @@ pub(crate) fn write(path: &Path, plan: &Plan, model: &Mlp, adam: &Adam, losses: 
     }
     tensors.insert(LOSSES.to_owned(), Tensor::new(losses, &Device::Cpu)?);
     let metadata = HashMap::from([(PLAN.to_owned(), serde_json::to_string(plan)?)]);
-    safetensors::serialize_to_file(&tensors, Some(metadata), output.path())
-        .with_context(|| format!("writing {}", path.display()))?;
-    output.commit()
+    output.write(&safetensors::serialize(&tensors, Some(metadata))?)
 }
 
 /// Puts a training where a file says it was, and gives the losses until then.

@@ -1,5 +1,5 @@
 use crate::data::table::{Encoding, OwnTable, Table, TableArgs, Target};
-use crate::data::{Draw, Partners, Samples, Source, generator};
+use crate::data::{BostonHousing, Draw, Partners, Samples, Source, generator};
 use crate::interrupt::{self, Interrupted};
 use crate::loss::Reduction;
 use crate::{Activation, Mlp};
@@ -155,7 +155,7 @@ impl<S: Source> Args<S> {
         if let Some(table) = self.source.own_table()
             && let Some(csv) = table.args.csv.clone()
         {
-            return Session::on_table(self.train, table, &csv, device);
+            return Session::on_table::<S>(self.train, table, &csv, device);
         }
         let (train, test) = self.source.load(self.train.seed, &device)?;
         let train = match self.train.limit {
@@ -215,12 +215,13 @@ pub struct Session {
 }
 
 impl Session {
-    fn on_table(args: TrainArgs, table: OwnTable, csv: &Path, device: Device) -> Result<Self> {
+    fn on_table<S: Source>(args: TrainArgs, table: OwnTable, csv: &Path, device: Device) -> Result<Self> {
         ensure!(!table.is_ambiguous, "--csv names the data, so --data-dir and --dataset can't");
         let rows = Table::open(csv)?;
         let TableArgs { target, categories, predict, .. } = table.args;
-        let (train, test, encoding) = match (predict, &args.init, target) {
-            (Some(_), Some(model), _) => {
+        let (train, test, encoding) = match (predict, target) {
+            (Some(_), _) => {
+                let model = args.init.as_ref().context("--predict needs --init FILE, the model")?;
                 let encoding = Mlp::encoding(model)?;
                 ensure!(
                     encoding.classes.is_some() == (table.target == Target::Class),
@@ -238,15 +239,17 @@ impl Session {
                 let samples = Samples::new(inputs, targets)?;
                 (samples.clone(), samples, encoding)
             }
-            (_, _, Some(target)) => {
-                rows.split((target, table.target), categories, table.test_fraction, args.seed, &device)?
+            (None, Some(target)) => {
+                // Weights that were trained on a table go on with what was learned of its columns.
+                let known = args.init.as_ref().and_then(|model| Mlp::encoding(model).ok());
+                rows.split((target, table.target), categories, table.test_fraction, args.seed, known, &device)?
             }
-            (_, _, None) => bail!("--csv needs --target COLUMN, the column to predict"),
+            (None, None) => bail!("--csv needs --target COLUMN, the column to predict"),
         };
         let train = train.take(args.limit.unwrap_or(usize::MAX))?;
         Ok(Self {
-            batch_size: args.batch_size.unwrap_or(10),
-            print_every: 10,
+            batch_size: args.batch_size.unwrap_or(S::BATCH_SIZE),
+            print_every: BostonHousing::PRINT_EVERY,
             images: false,
             predict: predict.clone(),
             encoding: Some(encoding),

@@ -1,6 +1,6 @@
 use crate::output::Output;
 use crate::plot::{Panel, panels};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
 use std::io::Write;
 use std::path::Path;
@@ -29,7 +29,7 @@ impl Comparison {
     /// `train` gets a loss's number, a condition and a seed, 0 to `seeds`, and gives the metrics on held-out samples.
     ///
     /// # Errors
-    /// If a training fails.
+    /// If a training fails, or there is no seed.
     pub fn run<const M: usize>(
         losses: &[&str],
         conditions: &[f64],
@@ -37,6 +37,7 @@ impl Comparison {
         seeds: u64,
         train: impl Fn(usize, f64, u64) -> Result<[f64; M]>,
     ) -> Result<Self> {
+        ensure!(seeds > 0, "without a seed there is nothing to compare");
         let bar = ProgressBar::new((losses.len() * conditions.len()) as u64 * seeds);
         let mut results = Vec::new();
         for loss in 0..losses.len() {
@@ -93,7 +94,6 @@ impl Comparison {
     /// # Errors
     /// If the file can't be written; one that was there stays as it was.
     pub fn plot(&self, title: &str, x: &str, path: &Path) -> Result<()> {
-        let mut file = Output::create(path)?;
         let panel = |(metric, name): (usize, &String)| Panel {
             x: x.into(),
             y: name.clone(),
@@ -101,8 +101,7 @@ impl Comparison {
             spread: self.of(|(_, of_condition)| of_condition[metric].1),
         };
         let svg = panels(title, &self.losses, &self.metrics.iter().enumerate().map(panel).collect::<Vec<_>>())?;
-        file.file().write_all(svg.as_bytes())?;
-        file.commit()?;
+        Output::create(path)?.write(svg.as_bytes())?;
         writeln!(std::io::stdout(), "Picture: {}", path.display())?;
         Ok(())
     }

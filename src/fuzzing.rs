@@ -7,6 +7,9 @@ use crate::{Activation, Mlp, checkpoint, train::Position, train::Training};
 use candle_core::Device;
 use rand::{SeedableRng, rngs::StdRng};
 
+/// What the checkpoints among the seeds were started with.
+const PLAN: &str = r#"{"example":"PROGRAM","samples":3,"digest":0,"batch_size":1,"lr":0.1,"seed":1,"shuffle":false}"#;
+
 /// Images, labels, and both in gzip: the first byte decides.
 pub fn idx(bytes: &[u8]) {
     let Some((kind, file)) = bytes.split_first() else { return };
@@ -25,7 +28,7 @@ pub fn table(bytes: &[u8]) {
     let categories = table.header().get(1).cloned().into_iter().collect::<Vec<_>>();
     let Some(target) = table.header().first() else { return };
     for kind in [Target::Number, Target::Class] {
-        if let Ok((_, _, encoding)) = table.split((target, kind), &categories, 0.3, 1, &Device::Cpu) {
+        if let Ok((_, _, encoding)) = table.split((target, kind), &categories, 0.3, 1, None, &Device::Cpu) {
             let _ = table.inputs(&encoding, &[0], &Device::Cpu);
         }
     }
@@ -40,9 +43,7 @@ pub fn weights(bytes: &[u8]) {
     let _ = Mlp::encoding_in(bytes, &context);
     let training = Training { epochs: 1, batch_size: 1, lr: 0.1, seed: 1, shuffle: false };
     if let Ok(mut position) = Position::start(&training, &model) {
-        // The seeds were not made by the program that reads them.
-        let mut plan = checkpoint::Plan::new(&training, 3);
-        plan.example = "PROGRAM".to_owned();
+        let Ok(plan) = serde_json::from_str(PLAN) else { return };
         let _ = checkpoint::read_from(bytes, &plan, &model, &mut position, &context);
     }
 }
@@ -92,8 +93,7 @@ mod tests {
         model.load_from(&read("weights/weights"), &context).unwrap();
         Mlp::encoding_in(&read("weights/table"), &context).unwrap();
         let training = Training { epochs: 1, batch_size: 1, lr: 0.1, seed: 1, shuffle: false };
-        let mut plan = checkpoint::Plan::new(&training, 3);
-        plan.example = "PROGRAM".to_owned();
+        let plan = serde_json::from_str(PLAN).unwrap();
         let mut position = Position::start(&training, &model).unwrap();
         let losses = checkpoint::read_from(&read("weights/checkpoint"), &plan, &model, &mut position, &context);
         assert_eq!((losses.unwrap(), position.steps), (vec![1.0, 0.5], 2));

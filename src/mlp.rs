@@ -1,6 +1,7 @@
 use crate::data::table::Encoding;
 use crate::linear::linear;
 use crate::loss::log_softmax;
+use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Module, Tensor, Var};
 use rand::{Rng, rngs::StdRng};
@@ -107,15 +108,25 @@ impl Mlp {
     /// # Errors
     /// If the file can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.save_with(path, None)
+        let output = Output::create(path)?;
+        output.write(&self.bytes(None)?)
     }
 
-    /// With how a table's rows become inputs, among the file's metadata.
-    pub(crate) fn save_with(&self, path: &Path, encoding: Option<&Encoding>) -> Result<()> {
+    /// What the file holds; with how a table's rows become inputs among its metadata.
+    pub(crate) fn bytes(&self, encoding: Option<&Encoding>) -> Result<Vec<u8>> {
         let encoding = encoding.map(serde_json::to_string).transpose()?;
         let metadata = encoding.map(|encoding| HashMap::from([(ENCODING.to_owned(), encoding)]));
-        safetensors::serialize_to_file(&self.state()?, metadata, path)
-            .with_context(|| format!("writing {}", path.display()))
+        Ok(safetensors::serialize(&self.state()?, metadata)?)
+    }
+
+    /// Whether each parameter is a number.
+    pub(crate) fn is_finite(&self) -> candle_core::Result<bool> {
+        for variable in self.variables() {
+            if !variable.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How the rows of the table that the model in a file was trained on became its inputs.

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -26,7 +27,9 @@ impl Output {
                 File::options().write(true).open(path).with_context(|| format!("can't write {}", path.display()))?;
             return Ok(Self { path: path.to_owned(), file: Target::Itself(file) });
         }
-        let folder = match path.parent() {
+        // A link stays one: what it leads to is replaced.
+        let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let folder = match real.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
@@ -35,15 +38,7 @@ impl Output {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder).with_context(|| format!("can't write {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), file: Target::Aside(file) })
-    }
-
-    /// Where to write in the meantime.
-    pub fn path(&self) -> &Path {
-        match &self.file {
-            Target::Aside(file) => file.path(),
-            Target::Itself(_) => &self.path,
-        }
+        Ok(Self { path: real, file: Target::Aside(file) })
     }
 
     pub fn file(&mut self) -> &mut File {
@@ -51,6 +46,13 @@ impl Output {
             Target::Aside(file) => file.as_file_mut(),
             Target::Itself(file) => file,
         }
+    }
+
+    /// Writes all there is to it, and commits.
+    pub fn write(mut self, bytes: &[u8]) -> Result<()> {
+        let path = self.path.clone();
+        self.file().write_all(bytes).with_context(|| format!("can't write {}", path.display()))?;
+        self.commit()
     }
 
     /// Puts the file under its name, in place of an older one.
@@ -69,7 +71,6 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn an_older_file_stays_until_the_new_one_is_whole() -> Result<()> {
@@ -85,6 +86,19 @@ mod tests {
         output.commit()?;
         assert_eq!(std::fs::read_to_string(&path)?, "new");
         assert_eq!(std::fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_a_link_leads_to_is_replaced_and_not_the_link() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&file, "old")?;
+        std::os::unix::fs::symlink(&file, &link)?;
+        Output::create(&link)?.write(b"new")?;
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&file)?, "new");
         Ok(())
     }
 

@@ -35,7 +35,7 @@ impl Session {
     /// Ends a run: says on a terminal how long it took, where its files are and what to try next, which are options.
     ///
     /// # Errors
-    /// None as yet.
+    /// If the program's own name can't be had.
     pub fn finish(&self, next: &str) -> Result<()> {
         if !self.is_watched() {
             return Ok(());

@@ -3,7 +3,7 @@ use crate::data::{Draw, Samples, generator};
 use crate::interrupt::{self, Interrupted};
 use crate::output::Output;
 use crate::{Adam, Mlp, Session, plot};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{BufWriter, Write};
@@ -44,7 +44,7 @@ impl Training {
     /// counted from 1, and the loss, and may end the training by an error.
     ///
     /// # Errors
-    /// Those of `loss`, of `before_step`, and of the model.
+    /// Those of `loss`, of `before_step`, and of the model; a batch size of 0, or a learning rate that is not positive.
     pub fn run(
         &self,
         model: &Mlp,
@@ -67,6 +67,8 @@ impl Training {
         position: &mut Position,
         mut observe: impl FnMut(&Position, Moment) -> Result<()>,
     ) -> Result<()> {
+        ensure!(self.batch_size > 0, "a batch needs a sample or more");
+        ensure!(self.lr > 0.0 && self.lr.is_finite(), "the learning rate is {}, not a positive number", self.lr);
         let steps = samples.len().div_ceil(self.batch_size);
         let mut shuffle = generator(self.seed, Draw::Order);
         for epoch in 1..=self.epochs {
@@ -124,32 +126,52 @@ impl Session {
         }
         let files = Files::create(self)?;
         let training = self.training();
-        let plan = Plan::new(&training, self.train.len());
+        // What it is compared with only has to be read where there is something to compare.
+        let plan = match (&self.args.checkpoint, &self.args.resume) {
+            (None, None) => None,
+            _ => Some(Plan::new(&training, &self.train)?),
+        };
+        if let Some(path) = &self.args.checkpoint {
+            // Tells at once if it can't be written.
+            Output::create(path)?;
+        }
         let mut position = Position::start(&training, model)?;
         let mut journal = Journal::new(self);
-        if let Some(path) = &self.args.resume {
-            journal.go_on_from(&checkpoint::read(path, &plan, model, &mut position)?);
+        if let (Some(path), Some(plan)) = (&self.args.resume, &plan) {
+            journal.go_on_from(&checkpoint::read(path, plan, model, &mut position)?);
+            let epochs = position.steps / journal.steps_in_epoch();
+            ensure!(epochs < training.epochs, "{} is {epochs} epochs on already: more --epochs?", path.display());
         }
-        let keep = |position: &Position, journal: &mut Journal| match &self.args.checkpoint {
-            Some(path) => checkpoint::write(path, &plan, model, &position.adam, &journal.losses()?),
-            None => Ok(()),
+        let keep = |position: &Position, journal: &mut Journal| match (&self.args.checkpoint, &plan) {
+            (Some(path), Some(plan)) => checkpoint::write(path, plan, model, &position.adam, &journal.losses()?),
+            _ => Ok(()),
         };
-        interrupt::listen();
+        let listening = interrupt::listen();
         let (start, before) = (Instant::now(), position.steps);
         let trained = training.go_on(&self.train, loss, &mut position, |position, moment| match moment {
             Moment::Step { .. } if interrupt::is_asked() => Err(Interrupted.into()),
             Moment::Step { epoch, loss } => journal.record(epoch, loss),
-            Moment::EpochEnd => keep(position, &mut journal),
+            Moment::EpochEnd => {
+                // No loss was made of the last step's weights.
+                ensure!(
+                    model.is_finite()?,
+                    "the weights are no numbers any more after epoch {}; a smaller --lr than {} may help",
+                    position.steps / journal.steps_in_epoch(),
+                    self.args.lr
+                );
+                keep(position, &mut journal)
+            }
         });
+        drop(listening);
         let interrupted = trained.as_ref().is_err_and(|error| error.is::<Interrupted>());
-        if interrupted {
-            keep(&position, &mut journal)?;
-        } else {
+        if !interrupted {
             trained?;
         }
+        let kept = if interrupted { keep(&position, &mut journal) } else { Ok(()) };
         let steps = journal.finish(interrupted)?;
         let _ = self.trained.set((position.steps - before, start.elapsed()));
         files.write(self, model, &steps)?;
+        kept?;
         if interrupted {
             let files = self.files().map_or("no file was asked for".to_owned(), |files| format!("wrote {files}"));
             eprintln!("Interrupted after {} steps; {files}.", position.steps);
@@ -191,7 +213,7 @@ struct Journal<'a> {
 
 impl<'a> Journal<'a> {
     fn new(session: &'a Session) -> Self {
-        let steps = session.args.epochs * session.train.len().div_ceil(session.batch_size);
+        let steps = session.args.epochs.saturating_mul(session.train.len().div_ceil(session.batch_size));
         // indicatif shows nothing where stderr is not a terminal.
         let target = if session.args.no_progress { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = "{bar:30.cyan/dim} {pos}/{len} steps, {rate}/s, {eta} left{msg}";
@@ -200,7 +222,7 @@ impl<'a> Journal<'a> {
             let _ = write!(out, "{:.0}", state.per_sec());
         };
         let bar = ProgressBar::with_draw_target(Some(steps as u64), target).with_style(style.with_key("rate", rate));
-        Self { session, steps: Vec::with_capacity(steps), unread: Vec::new(), epoch: 0, epoch_start: 0, bar }
+        Self { session, steps: Vec::new(), unread: Vec::new(), epoch: 0, epoch_start: 0, bar }
     }
 
     /// Takes over the losses of a training that is gone on with.
@@ -305,8 +327,7 @@ impl Files {
 
     fn write(self, session: &Session, model: &Mlp, steps: &[Step]) -> Result<()> {
         if let Some(save) = self.save {
-            model.save_with(save.path(), session.encoding.as_ref())?;
-            save.commit()?;
+            save.write(&model.bytes(session.encoding.as_ref())?)?;
         }
         if let Some(mut log) = self.log {
             let mut file = BufWriter::new(log.file());
@@ -318,10 +339,9 @@ impl Files {
             drop(file);
             log.commit()?;
         }
-        if let Some(mut plot) = self.plot {
+        if let Some(plot) = self.plot {
             let losses = steps.iter().map(|step| f64::from(step.loss)).collect::<Vec<_>>();
-            plot.file().write_all(plot::training_curve("Loss of each training step", &losses)?.as_bytes())?;
-            plot.commit()?;
+            plot.write(plot::training_curve("Loss of each training step", &losses)?.as_bytes())?;
         }
         Ok(())
     }

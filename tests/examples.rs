@@ -194,6 +194,10 @@ fn a_diverging_run_says_where_and_keeps_what_was_there() {
     assert!(message.contains("epoch 1, step ") && message.contains("--lr"), "{message}");
     assert_eq!(std::fs::read_to_string(&weights).unwrap(), "an older file");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    // Also where it is the last step that goes too far, of whose weights no loss is made.
+    let message = refused("mse", &["--lr", "1e38", "--limit", "10", "--epochs", "1", "--save", &w]);
+    assert!(message.contains("the weights are no numbers any more after epoch 1"), "{message}");
+    assert_eq!(std::fs::read_to_string(&weights).unwrap(), "an older file");
 }
 
 #[test]
@@ -207,6 +211,7 @@ fn bad_options_are_refused_in_one_line_that_names_them() {
         ("mse", ["--init", "missing.safetensors"], ["missing.safetensors", "No such file"]),
         ("mse", ["--save", "missing/w.safetensors"], ["missing/w.safetensors", "No such file"]),
         ("mse", ["--log", "."], ["can't write .", "directory"]),
+        ("mse", ["--checkpoint", "missing/c"], ["can't write missing/c", "No such file"]),
     ] {
         let message = refused(name, &args);
         assert!(message.starts_with("error: ") && message.lines().count() == 1, "{name} {args:?}: {message}");
@@ -310,6 +315,7 @@ fn tables_that_can_t_be_used_are_refused() {
     assert!(error.contains("line 3, column x: \"red\" is not a number") && error.lines().count() == 1, "{error}");
     assert!(refused("mse", &["--csv", &c]).contains("--target"));
     assert!(refused("mse", &["--csv", &c, "--predict", &c]).contains("--init"));
+    assert!(refused("mse", &["--csv", &c, "--target", "y", "--resume", &c, "--predict", &c]).contains("--predict"));
     assert!(refused("cross_entropy", &["--csv", &c, "--target", "y"]).contains("--dataset"));
 }
 

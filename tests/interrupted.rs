@@ -80,6 +80,16 @@ fn a_checkpoint_of_another_training_is_refused() {
     refused("mse", &["--no-shuffle"], "shuffling");
     refused("mse", &["--limit", "20"], "number of samples");
     refused("l1", &[], "example was mse");
+    refused("mse", &["--epochs", "1"], "1 epochs on already");
+    let (csv, c) = (folder.path("table.csv"), folder.arg("table.csv"));
+    let table = |factor: u32| (0..50).fold("x,y\n".to_owned(), |text, i| format!("{text}{i},{}\n", factor * i));
+    std::fs::write(&csv, table(2)).unwrap();
+    let of_table = folder.arg("of_table");
+    stdout(&run("mse", &["--csv", &c, "--target", "y", "--epochs", "1", "--checkpoint", &of_table]));
+    std::fs::write(&csv, table(3)).unwrap();
+    let output = run("mse", &["--csv", &c, "--target", "y", "--resume", &of_table]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("its data was "));
+
     let weights = folder.arg("weights");
     stdout(&run("mse", &["--epochs", "1", "--save", &weights]));
     let output = run("mse", &["--resume", &weights]);
@@ -94,7 +104,8 @@ fn a_checkpoint_of_another_training_is_refused() {
 
 #[test]
 fn files_that_are_none_are_written_to_and_not_replaced() {
-    let output = run("mse", &["--epochs", "1", "--log", "/dev/null", "--plot", "/dev/stdout"]);
+    let files = ["--log", "/dev/null", "--plot", "/dev/stdout", "--save", "/dev/null", "--checkpoint", "/dev/null"];
+    let output = run("mse", &[&["--epochs", "1"], &files[..]].concat());
     assert!(stdout(&output).contains("<svg") && !Path::new("/dev/null").is_file());
     let output = run("mse", &["--epochs", "1", "--log", "/dev/full"]);
     let error = String::from_utf8(output.stderr).unwrap();
@@ -105,6 +116,10 @@ fn files_that_are_none_are_written_to_and_not_replaced() {
 fn started(args: &[&str], line: &str) -> Child {
     let mut command = example("mse");
     command.args(["--epochs", "1000000", "--no-progress"]).args(args);
+    begun(command, line)
+}
+
+fn begun(mut command: Command, line: &str) -> Child {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.find(|read| read.as_ref().unwrap().contains(line)).unwrap().unwrap();
@@ -142,10 +157,15 @@ fn ctrl_c_writes_what_was_asked_for() {
 
 #[test]
 fn ctrl_c_twice_ends_at_once() {
-    let mut child = started(&[], "epoch 2");
+    // A step of all samples takes a tenth of a second, and the first Ctrl-C would wait for its end.
+    let mut command = example("cross_entropy");
+    command.args(["--dataset", "digits", "--batch-size", "60000", "--epochs", "1000000"]);
+    let child = begun(command, "epoch 3");
     interrupt(&child);
+    std::thread::sleep(Duration::from_millis(10));
     interrupt(&child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.code() == Some(130) && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -286,6 +286,11 @@ fn outcome(seed: u64) -> std::result::Result<&'static str, String> {
     if oddness(&mut StdRng::seed_from_u64(seed)) == Oddness::Extreme {
         return Ok("value");
     }
+    // Nothing hides what is no number.
+    let hides = |exact: &[f64], single: &[f64]| exact.iter().zip(single).any(|(a, b)| a.is_nan() && !b.is_nan());
+    if hides(&exact.0, &single.0) || hides(&exact.1, &single.1) {
+        return Err(format!("{name}, seed {seed}: NaN in f64 {exact:?} but in f32 {single:?}"));
+    }
     // Where the result is large single precision may have run out of digits on the way.
     let ordinary = |numbers: &[f64]| numbers.iter().all(|x| x.is_finite() && x.abs() < 1e3);
     if !ordinary(&exact.0) || !ordinary(&exact.1) {

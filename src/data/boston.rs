@@ -32,7 +32,7 @@ impl Source for BostonHousing {
         let csv = include_bytes!("../../assets/boston_housing.csv");
         let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
         ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
-        let (train, test, _) = table.split(("MEDV", Target::Number), &[], self.test_fraction, seed, device)?;
+        let (train, test, _) = table.split(("MEDV", Target::Number), &[], self.test_fraction, seed, None, device)?;
         Ok((train, test))
     }
 }

@@ -9,7 +9,9 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use std::fs::File;
 use std::io::Cursor;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -35,15 +37,18 @@ enum News {
     Done(Result<(Images, Images)>),
 }
 
-/// In a thread of its own: a Hub that falls silent is left behind, and a decoder that panics takes only that thread along.
+/// In a thread of its own, so that a Hub which falls silent can be left behind.
 fn load(dataset: &'static str, folder: &'static str) -> Result<(Images, Images)> {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        // What comes of it is an error like any other, so it is not told twice.
-        if std::thread::current().name() != Some(THREAD) {
-            report(info);
-        }
-    }));
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // A decoder that panics there comes out as an error like any other, and is not told twice.
+            if std::thread::current().name() != Some(THREAD) {
+                report(info);
+            }
+        }));
+    });
     let (sender, news) = channel();
     std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
         let images = parts(dataset, folder, &sender);
@@ -54,7 +59,7 @@ fn load(dataset: &'static str, folder: &'static str) -> Result<(Images, Images)>
             Ok(News::Progress) => {}
             Ok(News::Done(images)) => return images,
             Err(RecvTimeoutError::Timeout) => bail!("the Hub has said nothing for {} s", SILENCE.as_secs()),
-            Err(RecvTimeoutError::Disconnected) => bail!("{dataset} can't be decoded"),
+            Err(RecvTimeoutError::Disconnected) => bail!("{dataset} can't be fetched"),
         }
     }
 }
@@ -62,11 +67,12 @@ fn load(dataset: &'static str, folder: &'static str) -> Result<(Images, Images)>
 fn parts(dataset: &str, folder: &str, sender: &Sender<News>) -> Result<(Images, Images)> {
     let part = |part: &str| {
         let path = fetched(dataset, &format!("{folder}/{part}/0000.parquet"), sender)?;
-        let images = images(&path).with_context(|| format!("the {part} images of {dataset}"));
-        if images.is_err() {
+        let file = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
+        let decoded = catch_unwind(|| images(file, sender)).unwrap_or_else(|_| bail!("it can't be decoded"));
+        if decoded.is_err() {
             forget(&path);
         }
-        images
+        decoded.with_context(|| format!("the {part} images of {dataset}"))
     };
     Ok((part("train")?, part("test")?))
 }
@@ -100,11 +106,14 @@ fn forget(path: &Path) {
 }
 
 /// The images and labels of a file: in each row an `image`, of which `bytes` are a PNG, and a `label`.
-fn images(path: &Path) -> Result<Images> {
-    let reader = SerializedFileReader::new(File::open(path)?)?;
+fn images(file: File, sender: &Sender<News>) -> Result<Images> {
+    let reader = SerializedFileReader::new(file)?;
     let mut images = Images { pixels: Vec::new(), labels: Vec::new() };
     for (i, row) in reader.get_row_iter(None)?.enumerate() {
         let row = row?;
+        if i % 1000 == 0 {
+            let _ = sender.send(News::Progress);
+        }
         let column = |wanted: &str| {
             let found = row.get_column_iter().find(|(name, _)| *name == wanted).map(|(_, field)| field);
             found.with_context(|| format!("row {i} has no {wanted}"))

@@ -33,6 +33,7 @@ pub struct TableArgs {
 
     /// Train nothing; write what the model of --init makes of each row of --csv to this CSV file
     #[arg(long, value_name = "FILE", requires = "csv", requires = "init")]
+    #[arg(conflicts_with_all = ["resume", "checkpoint", "save", "log", "plot"])]
     pub predict: Option<PathBuf>,
 }
 
@@ -50,6 +51,9 @@ pub enum Target {
     /// `u32`, (N).
     Class,
 }
+
+/// More classes, or categories of a column, are likely numbers.
+const MOST: usize = 1000;
 
 /// A section that also takes a table of the reader's own, and how.
 ///
@@ -71,7 +75,8 @@ pub struct OwnTable<'a> {
     pub is_ambiguous: bool,
 }
 
-/// How a row becomes the inputs of a model and its target, as learned from the training part. It goes with the weights.
+/// How a row becomes the inputs of a model and its target: scales as learned from the training part, categories and classes
+/// from all of the table. It goes with the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Encoding {
     pub target: String,
@@ -164,6 +169,18 @@ impl Table {
         format!("{}, line {}, column {}", self.name, self.rows[row].0, self.header[column])
     }
 
+    /// As [`Self::distinct`], if they are few enough to be that.
+    fn few(&self, what: &str, column: usize) -> Result<Vec<String>> {
+        let (name, found) = (&self.header[column], self.distinct(column)?);
+        ensure!(
+            found.len() <= MOST,
+            "{}: {name} has {} different values, too many for {what} (are they numbers?)",
+            self.name,
+            found.len()
+        );
+        Ok(found)
+    }
+
     /// What stands in a column, each once: in the order of the numbers if all are numbers, else of the alphabet.
     fn distinct(&self, column: usize) -> Result<Vec<String>> {
         let mut found = std::collections::BTreeSet::new();
@@ -180,13 +197,15 @@ impl Table {
         Ok(found)
     }
 
-    /// The training part and a `test_fraction` to hold out, chosen by the seed, with what was learned from the former.
+    /// The training part and a `test_fraction` to hold out, chosen by the seed, with what was learned from the former, or
+    /// was known before.
     pub fn split(
         &self,
         (target, kind): (&str, Target),
         categories: &[String],
         test_fraction: f64,
         seed: u64,
+        known: Option<Encoding>,
         device: &Device,
     ) -> Result<(Samples, Samples, Encoding)> {
         let held_out = (self.len() as f64 * test_fraction).round() as usize;
@@ -198,7 +217,17 @@ impl Table {
             is_held_out[row] = true;
         }
         let (test, train): (Vec<_>, Vec<_>) = (0..self.len()).partition(|&row| is_held_out[row]);
-        let encoding = self.learn((target, kind), categories, &train)?;
+        let encoding = match known {
+            Some(known) => {
+                ensure!(
+                    known.target == target && known.classes.is_some() == (kind == Target::Class),
+                    "the weights of --init predict {}, not {target}",
+                    known.target
+                );
+                known
+            }
+            None => self.learn((target, kind), categories, &train)?,
+        };
         let samples = |rows: &[usize]| {
             Samples::new(self.inputs(&encoding, rows, device)?, self.targets(&encoding, rows, device)?)
         };
@@ -213,12 +242,15 @@ impl Table {
         let mut columns = Vec::new();
         for (at, name) in self.header.iter().enumerate().filter(|&(at, _)| at != target_at) {
             let kind = if categories.contains(name) {
-                Kind::Categories(self.distinct(at)?)
+                Kind::Categories(self.few("categories", at)?)
             } else {
                 let numbers = train.iter().map(|&row| self.number(row, at)).collect::<Result<Vec<_>>>()?;
                 let count = numbers.len() as f64;
                 let mean = numbers.iter().sum::<f64>() / count;
                 let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
+                // By itself, as of equal numbers the mean may be another by a rounding.
+                let is_constant = numbers.iter().all(|&x| x == numbers[0]);
+                let deviation = if is_constant { 0.0 } else { deviation };
                 Kind::Number { mean, deviation }
             };
             columns.push(Column { name: name.clone(), kind });
@@ -226,16 +258,10 @@ impl Table {
         ensure!(!columns.is_empty(), "{} has no column but the target", self.name);
         let classes = match kind {
             Target::Number => None,
-            Target::Class => Some(self.distinct(target_at)?),
+            Target::Class => Some(self.few("classes", target_at)?),
         };
         if let Some(classes) = &classes {
             ensure!(classes.len() > 1, "{}: all rows have the same {target}, {}", self.name, classes[0]);
-            ensure!(
-                classes.len() <= 1000,
-                "{}: {target} has {} different values, too many for classes (is it a number to predict?)",
-                self.name,
-                classes.len()
-            );
         }
         Ok(Encoding { target: target.to_owned(), classes, columns })
     }
@@ -248,9 +274,9 @@ impl Table {
             for (column, &at) in encoding.columns.iter().zip(&places) {
                 match &column.kind {
                     Kind::Number { mean, deviation } => {
+                        let number = self.number(row, at)?;
                         // One that is constant in the training part says nothing: it stays 0.
-                        let scale = if *deviation > 0.0 { *deviation } else { 1.0 };
-                        inputs.push(((self.number(row, at)? - mean) / scale) as f32);
+                        inputs.push(if *deviation > 0.0 { ((number - mean) / deviation) as f32 } else { 0.0 });
                     }
                     Kind::Categories(known) => {
                         let holds = self.index(row, at, known)?;
@@ -313,7 +339,7 @@ mod tests {
 
     fn split(csv: &str, target: (&str, Target), categories: &[&str]) -> Result<(Samples, Samples, Encoding)> {
         let categories = categories.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        table(csv)?.split(target, &categories, 0.0, 1, &Device::Cpu)
+        table(csv)?.split(target, &categories, 0.0, 1, None, &Device::Cpu)
     }
 
     fn inputs(samples: &Samples) -> Vec<Vec<f32>> {
@@ -327,6 +353,27 @@ mod tests {
         assert_eq!(inputs(&train), [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]);
         assert_eq!(train.targets().to_vec2::<f32>()?, [[10.0], [30.0]]);
         assert_eq!(encoding.classes, None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_constant_says_nothing_whatever_comes_later() -> Result<()> {
+        let csv = format!("x,z,y\n{}", "0.1,1,2\n".repeat(30) + "0.1,2,3\n");
+        let (train, _, encoding) = split(&csv, ("y", Target::Number), &[])?;
+        assert!(inputs(&train).iter().all(|row| row[0] == 0.0));
+        let other = table("x,z\n0.2,1\n")?.inputs(&encoding, &[0], &Device::Cpu)?.to_vec2::<f32>()?;
+        assert_eq!(other[0][0], 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn more_training_keeps_what_was_learned_of_the_columns() -> Result<()> {
+        let (_, _, known) = split("x,y\n0,1\n2,2\n", ("y", Target::Number), &[])?;
+        let more = table("y,x\n5,3\n")?;
+        let (train, ..) = more.split(("y", Target::Number), &[], 0.0, 1, Some(known.clone()), &Device::Cpu)?;
+        assert_eq!(inputs(&train), [[2.0]]);
+        let other = more.split(("x", Target::Number), &[], 0.0, 1, Some(known), &Device::Cpu);
+        assert_eq!(other.unwrap_err().to_string(), "the weights of --init predict y, not x");
         Ok(())
     }
 

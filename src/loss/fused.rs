@@ -34,7 +34,8 @@ pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layou
 }
 
 /// Does `work` on each task, on as many cores as there are. The threads are candle's own: others would have to share
-/// the cores with those, which keep spinning for a while after each of candle's ops.
+/// the cores with those, which keep spinning for a while after each of candle's ops. They do one call's tasks at a time, so
+/// `work` must not itself call this, nor an op of candle's.
 pub(crate) fn in_parallel<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
     if tasks.len() < 2 {
         return tasks.into_iter().for_each(work);
@@ -85,6 +86,7 @@ pub(super) fn fused<const N: usize, const D: usize, F>(
 where
     F: Fn([f32; N]) -> (f32, [f32; D]) + Send + Sync + 'static,
 {
+    const { assert!(N == 2 || N == 3) };
     let Some(factor) = factor else { return Ok(None) };
     let fit = args.iter().all(|arg| is_plain(arg) && arg.dims() == args[0].dims());
     if !fit || args[0].elem_count() == 0 || args[D..].iter().any(|arg| arg.track_op()) {
