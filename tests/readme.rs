@@ -54,6 +54,16 @@ fn every_example_says_first_what_it_shows_and_is_declared() {
 }
 
 #[test]
+fn nothing_is_left_to_be_filled_in() {
+    let readme = read("README.md");
+    let is_blank = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let words = readme.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let blanks = words.filter(is_blank).filter(|word| !["CANDLE_LOSSES_DEVICE", "NO_COLOR"].contains(word));
+    assert_eq!(blanks.collect::<Vec<_>>(), [""; 0]);
+    assert!(readme.contains("| `huber` | "), "the table of speed is empty: make bench-vs-pytorch");
+}
+
+#[test]
 fn every_loss_is_named() {
     let (readme, losses) = (read("README.md"), read("src/loss/mod.rs"));
     let exports = losses.lines().filter_map(|line| line.strip_prefix("pub use "));
