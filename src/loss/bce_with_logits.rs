@@ -1,5 +1,5 @@
 use super::fused::fused;
-use super::scalar::binary_cross_entropy;
+use super::scalar::{logistic, positive};
 use super::{Reduction, broadcast_weight, matching, ops};
 use candle_core::{Result, Tensor};
 
@@ -59,7 +59,11 @@ impl BceWithLogitsLoss {
         let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", target)])?;
         let unweighted = self.weight.is_none() && self.pos_weight.is_none();
         let factor = self.reduction.factor(x.dims()).filter(|_| unweighted);
-        if let Some(loss) = fused([&x, &y], factor, binary_cross_entropy)? {
+        let formula = |[x, y]: [f32; 2]| {
+            let (tail, sigmoid) = logistic(x);
+            ((1.0 - y) * x + positive(-x) + tail, [sigmoid - y])
+        };
+        if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
         }
 

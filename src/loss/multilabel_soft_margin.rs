@@ -1,5 +1,5 @@
 use super::fused::fused;
-use super::scalar::binary_cross_entropy;
+use super::scalar::{logistic, positive};
 use super::{Reduction, broadcast_weight, matching, ops};
 use candle_core::{D, Result, Tensor, bail};
 
@@ -62,7 +62,11 @@ impl MultiLabelSoftMarginLoss {
         let labels = x.dim(D::Minus1)?;
         let factor = self.reduction.factor(&x.dims()[..x.rank() - 1]).filter(|_| self.weight.is_none());
         let factor = factor.map(|factor| factor / labels as f64);
-        if let Some(loss) = fused([&x, &y], factor, binary_cross_entropy)? {
+        let formula = |[x, y]: [f32; 2]| {
+            let (tail, sigmoid) = logistic(x);
+            (y * (positive(-x) + tail) + (1.0 - y) * (positive(x) + tail), [sigmoid - y])
+        };
+        if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
         }
 

@@ -102,13 +102,6 @@ pub(super) fn logistic(x: f32) -> (f32, f32) {
     (ln_1p(e), (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e))
 }
 
-/// The cross-entropy `(1 - y)·x + log(1 + e^-x)` of a logit `x` and a target `y`, and its derivative by `x`.
-#[inline(always)]
-pub(super) fn binary_cross_entropy([x, y]: [f32; 2]) -> (f32, [f32; 1]) {
-    let (tail, sigmoid) = logistic(x);
-    ((1.0 - y) * x + positive(-x) + tail, [sigmoid - y])
-}
-
 /// `x` where it is positive, else 0.
 #[inline(always)]
 pub(super) fn positive(x: f32) -> f32 {
