@@ -1,6 +1,7 @@
 //! Where a training is: weights, Adam's moments, the losses so far, and what it was started with. In one safetensors
 //! file, so that a run which goes on from it ends where an unbroken one would, bit for bit.
 
+use crate::cli::example_name;
 use crate::data::Samples;
 use crate::output::Output;
 use crate::train::{Position, Training};
@@ -32,11 +33,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub fn new(training: &Training, samples: &Samples) -> candle_core::Result<Self> {
-        let program = std::env::current_exe().unwrap_or_default();
-        let example = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let &Training { batch_size, lr, seed, shuffle, .. } = training;
         let digest = digest(samples)?;
-        Ok(Self { example, samples: samples.len(), digest, batch_size, lr, seed, shuffle })
+        Ok(Self { example: example_name(), samples: samples.len(), digest, batch_size, lr, seed, shuffle })
     }
 
     /// The first part that differs, in words.

@@ -158,22 +158,7 @@ impl<S: Source> Args<S> {
             return Session::on_table::<S>(self.train, table, &csv, device);
         }
         let (train, test) = self.source.load(self.train.seed, &device)?;
-        let train = match self.train.limit {
-            Some(limit) => train.take(limit)?,
-            None => train,
-        };
-        Ok(Session {
-            batch_size: self.train.batch_size.unwrap_or(S::BATCH_SIZE),
-            print_every: S::PRINT_EVERY,
-            images: S::IMAGES,
-            args: self.train,
-            device,
-            train,
-            test,
-            encoding: None,
-            predict: None,
-            trained: OnceCell::new(),
-        })
+        Session::new::<S>(self.train, device, train, test)
     }
 }
 
@@ -215,6 +200,21 @@ pub struct Session {
 }
 
 impl Session {
+    fn new<S: Source>(args: TrainArgs, device: Device, train: Samples, test: Samples) -> Result<Self> {
+        Ok(Self {
+            batch_size: args.batch_size.unwrap_or(S::BATCH_SIZE),
+            print_every: S::PRINT_EVERY,
+            images: S::IMAGES,
+            train: train.take(args.limit.unwrap_or(usize::MAX))?,
+            test,
+            args,
+            device,
+            encoding: None,
+            predict: None,
+            trained: OnceCell::new(),
+        })
+    }
+
     fn on_table<S: Source>(args: TrainArgs, table: OwnTable, csv: &Path, device: Device) -> Result<Self> {
         ensure!(!table.is_ambiguous, "--csv names the data, so --data-dir and --dataset can't");
         let rows = Table::open(csv)?;
@@ -246,19 +246,18 @@ impl Session {
             }
             (None, None) => bail!("--csv needs --target COLUMN, the column to predict"),
         };
-        let train = train.take(args.limit.unwrap_or(usize::MAX))?;
         Ok(Self {
-            batch_size: args.batch_size.unwrap_or(S::BATCH_SIZE),
             print_every: BostonHousing::PRINT_EVERY,
             images: false,
             predict: predict.clone(),
             encoding: Some(encoding),
-            trained: OnceCell::new(),
-            args,
-            device,
-            train,
-            test,
+            ..Self::new::<S>(args, device, train, test)?
         })
+    }
+
+    /// How many steps an epoch has.
+    pub(crate) fn steps_in_epoch(&self) -> usize {
+        self.train.len().div_ceil(self.batch_size).max(1)
     }
 
     /// How many classes there are to choose from: those of a table of the reader's own, else ten digits.
@@ -311,6 +310,12 @@ impl Session {
 pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>> {
     ensure!(weights.iter().all(|weight| weight.is_finite()), "a weight is not a finite number");
     if weights.is_empty() { Ok(None) } else { Ok(Some(Tensor::new(weights, device)?)) }
+}
+
+/// The name of the example that runs.
+pub(crate) fn example_name() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    program.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Runs an example: reads its options, and turns an error into one line on stderr and a failing exit code. A reader of

@@ -1,6 +1,7 @@
 //! What is shown on a terminal only: some held-out digits, and a summary at the end. All of it goes to stderr.
 
 use crate::Session;
+use crate::cli::example_name;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use console::style;
@@ -35,7 +36,7 @@ impl Session {
     /// Ends a run: says on a terminal how long it took, where its files are and what to try next, which are options.
     ///
     /// # Errors
-    /// If the program's own name can't be had.
+    /// None; it is the last word of an example, which ends in a result.
     pub fn finish(&self, next: &str) -> Result<()> {
         if !self.is_watched() {
             return Ok(());
@@ -47,9 +48,7 @@ impl Session {
         if let (Some(files), None) = (self.files(), &self.predict) {
             eprintln!("Files: {files}.");
         }
-        let program = std::env::current_exe()?;
-        let name = program.file_stem().unwrap_or_default().display();
-        let command = format!("cargo run --example {name} -- {next}");
+        let command = format!("cargo run --example {} -- {next}", example_name());
         eprintln!("Next: {}", style(command).for_stderr().cyan());
         Ok(())
     }

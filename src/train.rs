@@ -139,7 +139,7 @@ impl Session {
         let mut journal = Journal::new(self);
         if let (Some(path), Some(plan)) = (&self.args.resume, &plan) {
             journal.go_on_from(&checkpoint::read(path, plan, model, &mut position)?);
-            let epochs = position.steps / journal.steps_in_epoch();
+            let epochs = position.steps / self.steps_in_epoch();
             ensure!(epochs < training.epochs, "{} is {epochs} epochs on already: more --epochs?", path.display());
         }
         let keep = |position: &Position, journal: &mut Journal| match (&self.args.checkpoint, &plan) {
@@ -156,7 +156,7 @@ impl Session {
                 ensure!(
                     model.is_finite()?,
                     "the weights are no numbers any more after epoch {}; a smaller --lr than {} may help",
-                    position.steps / journal.steps_in_epoch(),
+                    position.steps / self.steps_in_epoch(),
                     self.args.lr
                 );
                 keep(position, &mut journal)
@@ -213,7 +213,7 @@ struct Journal<'a> {
 
 impl<'a> Journal<'a> {
     fn new(session: &'a Session) -> Self {
-        let steps = session.args.epochs.saturating_mul(session.train.len().div_ceil(session.batch_size));
+        let steps = session.args.epochs.saturating_mul(session.steps_in_epoch());
         // indicatif shows nothing where stderr is not a terminal.
         let target = if session.args.no_progress { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = "{bar:30.cyan/dim} {pos}/{len} steps, {rate}/s, {eta} left{msg}";
@@ -227,7 +227,7 @@ impl<'a> Journal<'a> {
 
     /// Takes over the losses of a training that is gone on with.
     fn go_on_from(&mut self, losses: &[f32]) {
-        let in_epoch = self.steps_in_epoch();
+        let in_epoch = self.session.steps_in_epoch();
         self.steps.extend(losses.iter().enumerate().map(|(i, &loss)| Step { epoch: i / in_epoch + 1, loss }));
         self.bar.set_position(losses.len() as u64);
     }
@@ -237,13 +237,9 @@ impl<'a> Journal<'a> {
         Ok(self.steps.iter().map(|step| step.loss).collect())
     }
 
-    fn steps_in_epoch(&self) -> usize {
-        self.session.train.len().div_ceil(self.session.batch_size).max(1)
-    }
-
     fn start(&mut self, epoch: usize) -> Result<()> {
         self.read()?;
-        (self.epoch, self.epoch_start) = (epoch, (epoch - 1) * self.steps_in_epoch());
+        (self.epoch, self.epoch_start) = (epoch, (epoch - 1) * self.session.steps_in_epoch());
         self.print(&format!("Starting epoch {epoch}"))
     }
 

@@ -3,7 +3,7 @@
 use super::Images;
 use anyhow::{Context, Result, bail, ensure};
 use hf_hub::progress::{ProgressEvent, ProgressHandler};
-use hf_hub::{HFClientSync, split_id};
+use hf_hub::{HFClientSync, HFRepositorySync, RepoTypeDataset, split_id};
 use image::{ImageReader, Limits};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -65,8 +65,10 @@ fn load(dataset: &'static str, folder: &'static str) -> Result<(Images, Images)>
 }
 
 fn parts(dataset: &str, folder: &str, sender: &Sender<News>) -> Result<(Images, Images)> {
+    let (owner, name) = split_id(dataset);
+    let repository = HFClientSync::new()?.dataset(owner, name);
     let part = |part: &str| {
-        let path = fetched(dataset, &format!("{folder}/{part}/0000.parquet"), sender)?;
+        let path = fetched(&repository, &format!("{folder}/{part}/0000.parquet"), sender)?;
         let file = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
         let decoded = catch_unwind(|| images(file, sender)).unwrap_or_else(|_| bail!("it can't be decoded"));
         if decoded.is_err() {
@@ -78,9 +80,7 @@ fn parts(dataset: &str, folder: &str, sender: &Sender<News>) -> Result<(Images, 
 }
 
 /// Where a file of the data set is in the cache, from where it is fetched only once.
-fn fetched(dataset: &str, file: &str, sender: &Sender<News>) -> Result<PathBuf> {
-    let (owner, name) = split_id(dataset);
-    let repository = HFClientSync::new()?.dataset(owner, name);
+fn fetched(repository: &HFRepositorySync<RepoTypeDataset>, file: &str, sender: &Sender<News>) -> Result<PathBuf> {
     let download = repository.download_file().filename(file).revision(REVISION);
     match download.clone().local_files_only(true).send() {
         Ok(path) => Ok(path),
