@@ -37,7 +37,7 @@ audit: ## Licences, sources and known vulnerabilities of what this depends on; n
 fuzz: ## Ten minutes of each parser; needs cargo-fuzz
 	for target in idx table weights; do \
 		mkdir -p fuzz/found/$$target; \
-		cargo fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- -max_total_time=600 || exit 1; \
+		cargo fuzz run --sanitizer none $$target fuzz/found/$$target tests/corpus/$$target -- -max_total_time=600 || exit 1; \
 	done
 
 clean:

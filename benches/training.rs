@@ -2,12 +2,12 @@
 //!
 //! criterion prints each with its confidence interval and leaves the estimates under `target/criterion`.
 
-use candle_core::{Device, Module, Tensor, Var};
-use candle_losses::data::{Digits, Named, Samples, Source};
+use candle_core::{DType, Device, Module, Tensor, Var};
+use candle_losses::data::{Samples, digits};
 use candle_losses::loss::{CrossEntropyLoss, HuberLoss};
-use candle_losses::{Activation, Adam, Mlp};
+use candle_losses::{Activation, Adam, Parameters, ParamsAdam, mlp};
+use candle_nn::Optimizer;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rand::{SeedableRng, rngs::StdRng};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,9 +30,10 @@ fn steps(criterion: &mut Criterion) {
     // 7919 is a prime that doesn't divide their number, so each comes once.
     let order = Tensor::from_iter((0..SAMPLES).map(|i| (i * 7919 % SAMPLES) as u32), &Device::Cpu).unwrap();
     for batch in [1, 10, 64, 100, 512, 1000, 10_000] {
-        let mut rng = StdRng::seed_from_u64(1);
-        let model = Mlp::new(&[784, 64, 32, 10], Activation::Linear, true, &mut rng, &Device::Cpu).unwrap();
-        let mut adam = Adam::new(model.variables(), 1e-4).unwrap();
+        let parameters = Parameters::seeded(1);
+        let vb = parameters.builder(DType::F32, &Device::Cpu);
+        let model = mlp(&[784, 64, 32, 10], Activation::Linear, vb).unwrap();
+        let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr: 1e-4, ..Default::default() }).unwrap();
         let mut starts = (0..SAMPLES - SAMPLES % batch).step_by(batch).cycle();
         let mut step = || -> candle_core::Result<f32> {
             let (inputs, targets) = samples.batch(Some(&order), starts.next().unwrap_or(0), batch)?;
@@ -47,9 +48,8 @@ fn steps(criterion: &mut Criterion) {
 
 fn preparation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("data");
-    let digits = Digits { dataset: Some(Named::Digits), ..Default::default() };
     group.sample_size(10).bench_function("bundled digits", |bencher| {
-        bencher.iter(|| digits.load(42, &Device::Cpu).unwrap());
+        bencher.iter(|| digits(&Device::Cpu).unwrap());
     });
 }
 

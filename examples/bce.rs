@@ -8,12 +8,12 @@
 //!
 //!     cargo run --example bce
 
-use candle_core::{DType, Module};
-use candle_losses::loss::{BceLoss, Reduction};
-use candle_losses::{Activation, Args, data::FakeImages, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, FakeImages, run};
+use candle_losses::loss::{BceLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Binary cross-entropy on probabilities: which of two classes is this?")]
@@ -29,7 +29,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Sigmoid)?;
         let loss = BceLoss { weight: None, reduction };
 
-        session.fit(&model, |images, class| loss.forward(&model.forward(images)?, class))?;
+        session.fit(|images, class| loss.forward(&model.forward(images)?, class))?;
 
         let report = session.report(&model)?;
         let says_one = report.output.gt(0.5)?.to_dtype(DType::F32)?;

@@ -8,12 +8,12 @@
 //!
 //!     cargo run --example bce_with_logits
 
-use candle_core::{DType, Module};
-use candle_losses::loss::{BceWithLogitsLoss, Reduction};
-use candle_losses::{Activation, Args, class_weights, data::FakeImages, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, FakeImages, class_weights, run};
+use candle_losses::loss::{BceWithLogitsLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Binary cross-entropy on logits: which of two classes is this?")]
@@ -34,7 +34,7 @@ fn main() -> std::process::ExitCode {
         let pos_weight = class_weights(pos_weight.as_slice(), session.device())?;
         let loss = BceWithLogitsLoss { weight: None, pos_weight, reduction };
 
-        session.fit(&model, |images, class| loss.forward(&model.forward(images)?, class))?;
+        session.fit(|images, class| loss.forward(&model.forward(images)?, class))?;
 
         let report = session.report(&model)?;
         let says_one = report.output.gt(0.0)?.to_dtype(DType::F32)?;

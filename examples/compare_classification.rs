@@ -7,15 +7,16 @@
 //!
 //!     cargo run --example compare_classification
 
-use candle_core::{D, Device, Module, Result, Tensor};
-use candle_losses::data::{Digits, Named, Samples, Source};
+mod common;
+
+use candle_core::{D, DType, Device, Module, Result, Tensor};
+use candle_losses::cli::{Comparison, outputs, run};
+use candle_losses::data::{Samples, digits, idx};
 use candle_losses::loss::{CrossEntropyLoss, KlDivLoss, MultiMarginLoss, NllLoss, Reduction};
-use candle_losses::{Activation, Comparison, Mlp, Training, outputs, run};
+use candle_losses::{Activation, Adam, Parameters, ParamsAdam, Training, mlp};
+use candle_nn::Optimizer;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::index::sample};
 use std::path::PathBuf;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(clap::Parser)]
 #[command(about = "Classification losses on digits of which some have a wrong label")]
@@ -60,19 +61,23 @@ fn loss(number: usize, input: &Tensor, target: &Tensor) -> Result<Tensor> {
 
 fn main() -> std::process::ExitCode {
     run(|Options { data_dir, epochs, lr, seeds, plot }| {
-        let dataset = data_dir.is_none().then_some(Named::Digits);
-        let (digits, test) = Digits { data_dir, dataset }.load(0, &Device::Cpu)?;
+        let data = match data_dir {
+            Some(dir) => idx(&dir, &Device::Cpu)?,
+            None => digits(&Device::Cpu)?,
+        };
         let metrics = ["Accuracy in %", "Calibration error in %"];
         let comparison = Comparison::run(&LOSSES, &SHARES, &metrics, seeds, |number, share, seed| {
-            let train = corrupted(&digits, share, seed)?;
-            let mut rng = StdRng::seed_from_u64(seed);
-            let model = Mlp::new(&[784, 64, 32, 10], Activation::LogSoftmax, true, &mut rng, &Device::Cpu)?;
+            let train = corrupted(&data.train, share, seed)?;
+            let parameters = Parameters::seeded(seed);
+            let vb = parameters.builder(DType::F32, &Device::Cpu);
+            let model = mlp(&[784, 64, 32, 10], Activation::LogSoftmax, vb)?;
+            let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr, ..Default::default() })?;
 
-            let training = Training { epochs, batch_size: 64, lr, seed, shuffle: true };
-            training.run(&model, &train, |x, y| loss(number, &model.forward(x)?, y), |_, _| Ok(()))?;
+            let training = Training { epochs, batch_size: 64, seed, ..Default::default() };
+            training.run(&mut adam, &train, |x, y| loss(number, &model.forward(x)?, y))?;
 
-            let log_p = outputs(&model, &test)?;
-            let hits = log_p.argmax(D::Minus1)?.eq(test.targets())?.to_vec1::<u8>()?;
+            let log_p = outputs(&model, &data.test)?;
+            let hits = log_p.argmax(D::Minus1)?.eq(data.test.targets())?.to_vec1::<u8>()?;
             let sure = log_p.max(D::Minus1)?.exp()?.to_vec1::<f32>()?;
             let accuracy = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>() / hits.len() as f64;
             Ok([100.0 * accuracy, 100.0 * calibration_error(&sure, &hits)])
@@ -95,7 +100,7 @@ fn calibration_error(sure: &[f32], hits: &[u8]) -> f64 {
 }
 
 /// `share` per cent of the labels made another class's.
-fn corrupted(samples: &Samples, share: f64, seed: u64) -> anyhow::Result<Samples> {
+fn corrupted(samples: &Samples, share: f64, seed: u64) -> Result<Samples> {
     let mut labels = samples.targets().to_vec1::<u32>()?;
     let count = (labels.len() as f64 * share / 100.0).round() as usize;
     let mut rng = StdRng::seed_from_u64(seed + 1000);

@@ -6,15 +6,16 @@
 //!
 //!     cargo run --example compare_regression
 
-use candle_core::{Device, Module, Result, Tensor};
-use candle_losses::data::{BostonHousing, Samples, Source};
+mod common;
+
+use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_losses::cli::{Comparison, outputs, run};
+use candle_losses::data::{Samples, boston_housing};
 use candle_losses::loss::{HuberLoss, L1Loss, MseLoss, SmoothL1Loss};
-use candle_losses::{Activation, Comparison, Mlp, Training, outputs, run};
+use candle_losses::{Activation, Adam, Parameters, ParamsAdam, Training, mlp};
+use candle_nn::Optimizer;
 use rand::{SeedableRng, rngs::StdRng, seq::index::sample};
 use std::path::PathBuf;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(clap::Parser)]
 #[command(about = "Regression losses on prices of which some are wrong")]
@@ -51,15 +52,17 @@ fn loss(number: usize, input: &Tensor, target: &Tensor) -> Result<Tensor> {
 fn main() -> std::process::ExitCode {
     run(|Options { epochs, lr, seeds, plot }| {
         let comparison = Comparison::run(&LOSSES, &SHARES, &["MAE", "RMSE"], seeds, |number, share, seed| {
-            let (train, test) = BostonHousing { test_fraction: 0.2 }.load(seed, &Device::Cpu)?;
-            let train = corrupted(&train, share, seed)?;
-            let mut rng = StdRng::seed_from_u64(seed);
-            let model = Mlp::new(&[train.features(), 64, 32, 1], Activation::Linear, false, &mut rng, &Device::Cpu)?;
+            let data = boston_housing(0.2, seed, &Device::Cpu)?;
+            let train = corrupted(&data.train, share, seed)?;
+            let parameters = Parameters::seeded(seed);
+            let vb = parameters.builder(DType::F32, &Device::Cpu);
+            let model = mlp(&[train.features(), 64, 32, 1], Activation::Linear, vb)?;
+            let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr, ..Default::default() })?;
 
-            let training = Training { epochs, batch_size: 10, lr, seed, shuffle: true };
-            training.run(&model, &train, |x, y| loss(number, &model.forward(x)?, y), |_, _| Ok(()))?;
+            let training = Training { epochs, batch_size: 10, seed, ..Default::default() };
+            training.run(&mut adam, &train, |x, y| loss(number, &model.forward(x)?, y))?;
 
-            let error = (outputs(&model, &test)? - test.targets())?;
+            let error = (outputs(&model, &data.test)? - data.test.targets())?;
             let (mae, mse) = (error.abs()?.mean_all()?, error.sqr()?.mean_all()?);
             Ok([mae.to_scalar::<f32>()?.into(), f64::from(mse.to_scalar::<f32>()?).sqrt()])
         })?;
@@ -69,7 +72,7 @@ fn main() -> std::process::ExitCode {
 }
 
 /// `share` per cent of the prices ten times too high.
-fn corrupted(samples: &Samples, share: f64, seed: u64) -> anyhow::Result<Samples> {
+fn corrupted(samples: &Samples, share: f64, seed: u64) -> Result<Samples> {
     let count = (samples.len() as f64 * share / 100.0).round() as usize;
     let mut factors = vec![1f32; samples.len()];
     for row in sample(&mut StdRng::seed_from_u64(seed + 1000), samples.len(), count) {

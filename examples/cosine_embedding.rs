@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example cosine_embedding
 
-use candle_core::{D, DType, Module, Tensor};
-use candle_losses::loss::{CosineEmbeddingLoss, Reduction};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{D, DType, Module, Tensor};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{CosineEmbeddingLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Cosine embedding: do two images show the same digit?")]
@@ -46,7 +46,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, WIDTH], Activation::Linear)?;
         let loss = CosineEmbeddingLoss { margin, reduction };
 
-        session.fit(&model, |images, same| {
+        session.fit(|images, same| {
             let (first, second) = halves(&model.forward(images)?)?;
             loss.forward(&first, &second, same)
         })?;

@@ -5,18 +5,18 @@
 //!
 //!     cargo run --example cross_entropy
 
-use candle_core::Module;
-use candle_losses::loss::{CrossEntropyLoss, Reduction};
-use candle_losses::{Activation, Args, class_weights, data::Classification, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::Module;
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::loss::{CrossEntropyLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Cross-entropy on logits: which of ten digits is this?")]
 struct Options {
     #[command(flatten)]
-    args: Args<Classification>,
+    args: Args<Digits>,
 
     /// Share of the target spread evenly over all classes, against overconfidence
     #[arg(long, value_name = "S", default_value_t = 0.0, help_heading = "Loss")]
@@ -35,11 +35,11 @@ fn main() -> std::process::ExitCode {
     run(|Options { args, label_smoothing, weight, ignore_index }| {
         let reduction = args.reduction(Reduction::Mean);
         let session = args.start()?;
-        let model = session.mlp(&[64, 32, session.classes()], Activation::Linear)?;
+        let model = session.mlp(&[64, 32, 10], Activation::Linear)?;
         let weight = class_weights(&weight, session.device())?;
         let loss = CrossEntropyLoss { weight, ignore_index, label_smoothing, reduction };
 
-        session.fit(&model, |images, digits| loss.forward(&model.forward(images)?, digits))?;
+        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
         let report = session.report(&model)?;
         let choices = report.output.argmax(1)?;

@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example ctc
 
-use candle_core::{D, DType, Module, Tensor};
-use candle_losses::loss::{CtcLoss, Reduction};
-use candle_losses::{Activation, Args, Mlp, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{D, DType, Module, Tensor};
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{CtcLoss, Reduction};
+use candle_losses::{Activation, Mlp};
 
 #[derive(clap::Parser)]
 #[command(about = "CTC: read a strip of 3 to 5 digits without being told where each one is")]
@@ -53,7 +53,7 @@ fn main() -> std::process::ExitCode {
         let reader = Reader(session.mlp(&[64, 32, 11], Activation::LogSoftmax)?);
         let loss = CtcLoss { blank: 0, zero_infinity, reduction };
 
-        session.fit(&reader.0, |images, target| {
+        session.fit(|images, target| {
             let (labels, counts) = (target.narrow(1, 0, MOST)?, target.get_on_dim(1, MOST)?);
             let steps = counts.to_dtype(DType::I64)?.affine(STEPS_PER_DIGIT as f64, 1. - STEPS_PER_DIGIT as f64)?;
             loss.forward(&reader.forward(images)?.transpose(0, 1)?, &labels, &steps, &counts)

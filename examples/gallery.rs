@@ -5,16 +5,15 @@
 //!
 //!     cargo run --example gallery
 
+mod common;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
+use candle_losses::cli::plot::{Panel, panels, thumbnail, training_curve};
+use candle_losses::cli::run;
 use candle_losses::loss::*;
-use candle_losses::plot::{Panel, panels, thumbnail, training_curve};
-use candle_losses::run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(clap::Parser)]
 #[command(about = "Gallery: every picture of the README and the docs")]
@@ -156,7 +155,6 @@ fn logs(p: &Tensor) -> candle_core::Result<Tensor> {
     Tensor::stack(&[p, &(1. - p)?], 1)?.log()
 }
 
-const BOSTON: &str = "--epochs 100 --lr 1e-3";
 const DIGITS: &str = "--dataset digits";
 
 fn pictures() -> Result<Vec<Picture>> {
@@ -173,7 +171,7 @@ fn pictures() -> Result<Vec<Picture>> {
             x: error,
             range: -3.0..3.0,
             lines: vec![("target 0".into(), Box::new(|x| L1Loss { reduction: NONE }.forward(x, &x.zeros_like()?)))],
-            training: BOSTON,
+            training: "",
         },
         Picture {
             name: "mse",
@@ -181,7 +179,7 @@ fn pictures() -> Result<Vec<Picture>> {
             x: error,
             range: -3.0..3.0,
             lines: vec![("target 0".into(), Box::new(|x| MseLoss { reduction: NONE }.forward(x, &x.zeros_like()?)))],
-            training: BOSTON,
+            training: "",
         },
         Picture {
             name: "smooth_l1",
@@ -191,7 +189,7 @@ fn pictures() -> Result<Vec<Picture>> {
             lines: each("beta", [0.0, 0.5, 1.0, 2.0], |beta| {
                 move |x| SmoothL1Loss { beta, reduction: NONE }.forward(x, &x.zeros_like()?)
             }),
-            training: BOSTON,
+            training: "",
         },
         Picture {
             name: "huber",
@@ -201,7 +199,7 @@ fn pictures() -> Result<Vec<Picture>> {
             lines: each("delta", [0.25, 0.5, 1.0, 2.0, 5.0, 10.0], |delta| {
                 move |x| HuberLoss { delta, reduction: NONE }.forward(x, &x.zeros_like()?)
             }),
-            training: BOSTON,
+            training: "",
         },
         Picture {
             name: "bce",

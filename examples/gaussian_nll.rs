@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example gaussian_nll
 
-use candle_core::{DType, Module};
-use candle_losses::loss::{GaussianNllLoss, Reduction};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{GaussianNllLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Gaussian negative log-likelihood: the digit as a number, and how sure the model is")]
@@ -35,7 +35,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 2], Activation::Linear)?;
         let loss = GaussianNllLoss { full, eps, reduction };
 
-        session.fit(&model, |images, numbers| {
+        session.fit(|images, numbers| {
             let output = model.forward(images)?;
             loss.forward(&output.narrow(1, 0, 1)?, numbers, &output.narrow(1, 1, 1)?.exp()?)
         })?;

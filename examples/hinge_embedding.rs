@@ -9,12 +9,12 @@
 //!
 //!     cargo run --example hinge_embedding
 
-use candle_core::{DType, Module};
-use candle_losses::loss::{HingeEmbeddingLoss, Reduction};
-use candle_losses::{Activation, Args, data::FakeImages, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, FakeImages, run};
+use candle_losses::loss::{HingeEmbeddingLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Hinge embedding: draw one class in, push the other out")]
@@ -34,7 +34,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Tanh)?;
         let loss = HingeEmbeddingLoss { margin, reduction };
 
-        session.fit(&model, |images, side| loss.forward(&model.forward(images)?, side))?;
+        session.fit(|images, side| loss.forward(&model.forward(images)?, side))?;
 
         let report = session.report(&model)?;
         let near = report.output.lt(0.0)?;

@@ -8,18 +8,18 @@
 //!
 //!     cargo run --example huber
 
-use candle_core::Module;
-use candle_losses::loss::{HuberLoss, Reduction};
-use candle_losses::{Activation, Args, data::Regression, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::Module;
+use candle_losses::Activation;
+use candle_losses::cli::{Args, BostonHousing, run};
+use candle_losses::loss::{HuberLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Huber: what is a house worth?")]
 struct Options {
     #[command(flatten)]
-    args: Args<Regression>,
+    args: Args<BostonHousing>,
 
     /// The error above which the loss is a line, in the price's unit
     #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Loss")]
@@ -33,11 +33,11 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
         let loss = HuberLoss { delta, reduction };
 
-        session.fit(&model, |features, price| loss.forward(&model.forward(features)?, price))?;
+        session.fit(|features, price| loss.forward(&model.forward(features)?, price))?;
 
         let report = session.report(&model)?;
         report.mae(&report.output)?;
         report.rmse(&report.output)?;
-        session.finish("--delta 5 --epochs 100 --lr 1e-3")
+        session.finish("--delta 5")
     })
 }

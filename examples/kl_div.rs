@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example kl_div
 
-use candle_core::{DType, Module, Tensor};
-use candle_losses::loss::{KlDivLoss, Reduction};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module, Tensor};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{KlDivLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Kullback-Leibler divergence: learn a whole distribution over ten digits")]
@@ -34,7 +34,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 10], Activation::LogSoftmax)?;
         let loss = KlDivLoss { log_target, reduction };
 
-        session.fit(&model, |images, distribution| loss.forward(&model.forward(images)?, distribution))?;
+        session.fit(|images, distribution| loss.forward(&model.forward(images)?, distribution))?;
 
         let report = session.report(&model)?;
         let (choices, digits) = (report.output.argmax(1)?, report.target.argmax(1)?);

@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example margin_ranking
 
-use candle_core::{DType, Module, Tensor};
-use candle_losses::loss::{MarginRankingLoss, Reduction};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module, Tensor};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{MarginRankingLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Margin ranking: which of two digits is the larger?")]
@@ -40,7 +40,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
         let loss = MarginRankingLoss { margin, reduction };
 
-        session.fit(&model, |images, order| {
+        session.fit(|images, order| {
             let (first, second) = halves(&model.forward(images)?.reshape(((), 2))?)?;
             loss.forward(&first, &second, order)
         })?;

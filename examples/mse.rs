@@ -8,18 +8,18 @@
 //!
 //!     cargo run --example mse
 
-use candle_core::Module;
-use candle_losses::loss::{MseLoss, Reduction};
-use candle_losses::{Activation, Args, data::Regression, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::Module;
+use candle_losses::Activation;
+use candle_losses::cli::{Args, BostonHousing, run};
+use candle_losses::loss::{MseLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Mean squared error: what is a house worth?")]
 struct Options {
     #[command(flatten)]
-    args: Args<Regression>,
+    args: Args<BostonHousing>,
 }
 
 fn main() -> std::process::ExitCode {
@@ -29,11 +29,11 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
         let loss = MseLoss { reduction };
 
-        session.fit(&model, |features, price| loss.forward(&model.forward(features)?, price))?;
+        session.fit(|features, price| loss.forward(&model.forward(features)?, price))?;
 
         let report = session.report(&model)?;
         report.mae(&report.output)?;
         report.rmse(&report.output)?;
-        session.finish("--epochs 100 --lr 1e-3")
+        session.finish("--epochs 5 --lr 1e-4")
     })
 }

@@ -5,12 +5,12 @@
 //!
 //!     cargo run --example multi_margin
 
-use candle_core::Module;
-use candle_losses::loss::{MultiMarginLoss, Reduction};
-use candle_losses::{Activation, Args, class_weights, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::Module;
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::loss::{MultiMarginLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Multi-margin: which of ten digits is this, and by what lead?")]
@@ -39,7 +39,7 @@ fn main() -> std::process::ExitCode {
         let weight = class_weights(&weight, session.device())?;
         let loss = MultiMarginLoss { p, margin, weight, reduction };
 
-        session.fit(&model, |images, digits| loss.forward(&model.forward(images)?, digits))?;
+        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
         let report = session.report(&model)?;
         let choices = report.output.argmax(1)?;

@@ -5,12 +5,12 @@
 //!
 //!     cargo run --example multilabel_margin
 
-use candle_core::{Module, Tensor};
-use candle_losses::loss::{MultiLabelMarginLoss, Reduction};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{Module, Tensor};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{MultiLabelMarginLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Multi-label margin: which tags does a digit have, by the order of their scores?")]
@@ -34,7 +34,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 10], Activation::Linear)?;
         let loss = MultiLabelMarginLoss { reduction };
 
-        session.fit(&model, |images, lists| loss.forward(&model.forward(images)?, lists))?;
+        session.fit(|images, lists| loss.forward(&model.forward(images)?, lists))?;
 
         // A sample is right if the tags with the highest scores, as many as it has, are its own.
         let report = session.report(&model)?;

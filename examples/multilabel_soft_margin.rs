@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example multilabel_soft_margin
 
-use candle_core::{DType, Module, Tensor};
-use candle_losses::loss::{MultiLabelSoftMarginLoss, Reduction};
-use candle_losses::{Activation, Args, class_weights, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module, Tensor};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::loss::{MultiLabelSoftMarginLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Multi-label soft margin: which of ten tags hold?")]
@@ -40,7 +40,7 @@ fn main() -> std::process::ExitCode {
         let weight = class_weights(&weight, session.device())?;
         let loss = MultiLabelSoftMarginLoss { weight, reduction };
 
-        session.fit(&model, |images, tags| loss.forward(&model.forward(images)?, tags))?;
+        session.fit(|images, tags| loss.forward(&model.forward(images)?, tags))?;
 
         let report = session.report(&model)?;
         let tags = report.output.gt(0.0)?.to_dtype(DType::F32)?;

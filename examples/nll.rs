@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example nll
 
-use candle_core::Module;
-use candle_losses::loss::{NllLoss, Reduction};
-use candle_losses::{Activation, Args, class_weights, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::Module;
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::loss::{NllLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Negative log-likelihood on log-probabilities: which of ten digits is this?")]
@@ -36,7 +36,7 @@ fn main() -> std::process::ExitCode {
         let weight = class_weights(&weight, session.device())?;
         let loss = NllLoss { weight, ignore_index, reduction };
 
-        session.fit(&model, |images, digits| loss.forward(&model.forward(images)?, digits))?;
+        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
         let report = session.report(&model)?;
         let choices = report.output.argmax(1)?;

@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example poisson_nll
 
-use candle_core::{DType, Module};
-use candle_losses::loss::{PoissonNllLoss, Reduction};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{PoissonNllLoss, Reduction};
 
 #[derive(clap::Parser)]
 #[command(about = "Poisson negative log-likelihood: the digit as a count")]
@@ -35,7 +35,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
         let loss = PoissonNllLoss { log_input: true, full, eps, reduction };
 
-        session.fit(&model, |images, counts| loss.forward(&model.forward(images)?, counts))?;
+        session.fit(|images, counts| loss.forward(&model.forward(images)?, counts))?;
 
         let report = session.report(&model)?;
         let rates = report.output.exp()?;

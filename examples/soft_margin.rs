@@ -8,12 +8,12 @@
 //!
 //!     cargo run --example soft_margin
 
-use candle_core::{DType, Module};
-use candle_losses::loss::{Reduction, SoftMarginLoss};
-use candle_losses::{Activation, Args, data::FakeImages, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{DType, Module};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, FakeImages, run};
+use candle_losses::loss::{Reduction, SoftMarginLoss};
 
 #[derive(clap::Parser)]
 #[command(about = "Soft margin: which of two sides is this on?")]
@@ -29,7 +29,7 @@ fn main() -> std::process::ExitCode {
         let model = session.mlp(&[64, 32, 1], Activation::Tanh)?;
         let loss = SoftMarginLoss { reduction };
 
-        session.fit(&model, |images, side| loss.forward(&model.forward(images)?, side))?;
+        session.fit(|images, side| loss.forward(&model.forward(images)?, side))?;
 
         let report = session.report(&model)?;
         let says_one = report.output.gt(0.0)?;

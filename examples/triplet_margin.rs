@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example triplet_margin
 
-use candle_core::Module;
-use candle_losses::loss::{Reduction, TripletMarginLoss};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::Module;
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{Reduction, TripletMarginLoss};
 
 #[derive(clap::Parser)]
 #[command(about = "Triplet margin: put images of one digit near each other, and others away")]
@@ -44,7 +44,7 @@ fn main() -> std::process::ExitCode {
         let model = triplets.mlp(&[64, 32, 16], Activation::Linear)?;
         let loss = TripletMarginLoss { margin, p, eps, swap, reduction };
 
-        triplets.fit(&model, |images, _| {
+        triplets.fit(|images, _| {
             let points = model.forward(images)?.reshape(((), 3, 16))?;
             let [anchor, positive, negative] = [0, 1, 2].map(|member| points.get_on_dim(1, member));
             loss.forward(&anchor?, &positive?, &negative?)

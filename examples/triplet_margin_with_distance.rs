@@ -6,12 +6,12 @@
 //!
 //!     cargo run --example triplet_margin_with_distance
 
-use candle_core::{D, Module, Tensor};
-use candle_losses::loss::{Reduction, TripletMarginWithDistanceLoss};
-use candle_losses::{Activation, Args, data::Digits, run};
+mod common;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use candle_core::{D, Module, Tensor};
+use candle_losses::Activation;
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{Reduction, TripletMarginWithDistanceLoss};
 
 #[derive(clap::Parser)]
 #[command(about = "Triplet margin with a distance of your own: one minus the cosine")]
@@ -42,7 +42,7 @@ fn main() -> std::process::ExitCode {
         let distance = Box::new(|u: &Tensor, v: &Tensor| 1.0 - (unit(u)? * unit(v)?)?.sum(D::Minus1)?);
         let loss = TripletMarginWithDistanceLoss { distance, margin, swap, reduction };
 
-        triplets.fit(&model, |images, _| {
+        triplets.fit(|images, _| {
             let points = model.forward(images)?.reshape(((), 3, 16))?;
             let [anchor, positive, negative] = [0, 1, 2].map(|member| points.get_on_dim(1, member));
             loss.forward(&anchor?, &positive?, &negative?)

@@ -1,24 +1,25 @@
 //! The parsers of files from strangers, each on bytes and without a file: what `fuzz/` feeds, and a test replays. They may
 //! refuse, but not panic.
 
-use crate::data::idx;
-use crate::data::table::{Table, Target};
-use crate::{Activation, Mlp, checkpoint, train::Position, train::Training};
-use candle_core::Device;
-use rand::{SeedableRng, rngs::StdRng};
+use crate::cli::{Plan, read_checkpoint};
+use crate::data::table::{Encoding, Table, Target};
+use crate::data::{idx_images, idx_labels};
+use crate::{Activation, Adam, Parameters, ParamsAdam, mlp};
+use candle_core::{DType, Device};
+use candle_nn::Optimizer;
 
 /// What the checkpoints among the seeds were started with.
-const PLAN: &str = r#"{"example":"PROGRAM","samples":3,"digest":0,"batch_size":1,"lr":0.1,"seed":1,"shuffle":false}"#;
+const PLAN: &str = r#"{"example":"PROGRAM","options":{},"samples":3,"digest":0,"parameters":{"layers.0.bias":[3],"layers.0.weight":[3,2],"layers.2.bias":[1],"layers.2.weight":[1,3]}}"#;
 
 /// Images, labels, and both in gzip: the first byte decides.
 pub fn idx(bytes: &[u8]) {
     let Some((kind, file)) = bytes.split_first() else { return };
     let mut unpacked = flate2::bufread::MultiGzDecoder::new(file);
     let _ = match kind % 4 {
-        0 => idx::labels(&mut &*file),
-        1 => idx::images(&mut &*file, 2),
-        2 => idx::labels(&mut unpacked),
-        _ => idx::images(&mut unpacked, 2),
+        0 => idx_labels(&mut &*file),
+        1 => idx_images(&mut &*file, 2),
+        2 => idx_labels(&mut unpacked),
+        _ => idx_images(&mut unpacked, 2),
     };
 }
 
@@ -28,7 +29,7 @@ pub fn table(bytes: &[u8]) {
     let categories = table.header().get(1).cloned().into_iter().collect::<Vec<_>>();
     let Some(target) = table.header().first() else { return };
     for kind in [Target::Number, Target::Class] {
-        if let Ok((_, _, encoding)) = table.split((target, kind), &categories, 0.3, 1, None, &Device::Cpu) {
+        if let Ok((_, encoding)) = table.split((target, kind), &categories, 0.3, 1, None, &Device::Cpu) {
             let _ = table.inputs(&encoding, &[0], &Device::Cpu);
         }
     }
@@ -36,16 +37,17 @@ pub fn table(bytes: &[u8]) {
 
 /// Weights, with what was learned of a table, and a checkpoint.
 pub fn weights(bytes: &[u8]) {
-    let model = Mlp::new(&[2, 3, 1], Activation::Linear, false, &mut StdRng::seed_from_u64(1), &Device::Cpu);
-    let Ok(model) = model else { return };
-    let context = || "fuzz".to_owned();
-    let _ = model.load_from(bytes, &context);
-    let _ = Mlp::encoding_in(bytes, &context);
-    let training = Training { epochs: 1, batch_size: 1, lr: 0.1, seed: 1, shuffle: false };
-    if let Ok(mut position) = Position::start(&training, &model) {
-        let Ok(plan) = serde_json::from_str(PLAN) else { return };
-        let _ = checkpoint::read_from(bytes, &plan, &model, &mut position, &context);
-    }
+    let _ = Encoding::of_model(bytes);
+    let Ok((parameters, mut adam, plan)) = training() else { return };
+    let _ = parameters.load_safetensors(bytes);
+    let _ = read_checkpoint(bytes, &plan, &parameters, &mut adam, |batches| batches);
+}
+
+fn training() -> anyhow::Result<(Parameters, Adam, Plan)> {
+    let parameters = Parameters::seeded(1);
+    mlp(&[2, 3, 1], Activation::Linear, parameters.builder(DType::F32, &Device::Cpu))?;
+    let adam = Adam::new(parameters.vars(), ParamsAdam::default())?;
+    Ok((parameters, adam, serde_json::from_str(PLAN)?))
 }
 
 #[cfg(test)]
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     fn replay(target: &str, parse: fn(&[u8])) {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
         let mut seeds = 0;
         for seed in std::fs::read_dir(folder).unwrap() {
             let bytes = std::fs::read(seed.unwrap().path()).unwrap();
@@ -85,19 +87,14 @@ mod tests {
     /// That the seeds get past the checks at the door.
     #[test]
     fn the_seeds_are_what_they_are_called() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
         let read = |seed: &str| std::fs::read(folder.join(seed)).unwrap();
-        let mut rng = StdRng::seed_from_u64(1);
-        let model = Mlp::new(&[2, 3, 1], Activation::Linear, false, &mut rng, &Device::Cpu).unwrap();
-        let context = || "seed".to_owned();
-        model.load_from(&read("weights/weights"), &context).unwrap();
-        Mlp::encoding_in(&read("weights/table"), &context).unwrap();
-        let training = Training { epochs: 1, batch_size: 1, lr: 0.1, seed: 1, shuffle: false };
-        let plan = serde_json::from_str(PLAN).unwrap();
-        let mut position = Position::start(&training, &model).unwrap();
-        let losses = checkpoint::read_from(&read("weights/checkpoint"), &plan, &model, &mut position, &context);
-        assert_eq!((losses.unwrap(), position.steps), (vec![1.0, 0.5], 2));
-        assert_eq!(idx::labels(&mut &read("idx/labels")[1..]).unwrap(), [7, 9]);
+        let (parameters, mut adam, plan) = training().unwrap();
+        parameters.load_safetensors(&read("weights/weights")).unwrap();
+        Encoding::of_model(&read("weights/table")).unwrap();
+        let losses = read_checkpoint(&read("weights/checkpoint"), &plan, &parameters, &mut adam, |batches| batches);
+        assert_eq!(losses.unwrap(), [1.0, 0.5]);
+        assert_eq!(idx_labels(&mut &read("idx/labels")[1..]).unwrap(), [7, 9]);
         Table::read("seed", read("table/quotes").as_slice()).unwrap();
     }
 

@@ -36,55 +36,58 @@
 //! | nearer than another | [`TripletMarginLoss`](loss::TripletMarginLoss), [`TripletMarginWithDistanceLoss`](loss::TripletMarginWithDistanceLoss) | linear: a place in space |
 //! | a sequence, not aligned | [`CtcLoss`](loss::CtcLoss) | log-softmax at each step |
 //!
-//! # The examples' common ground
+//! # Model, data, training
 //!
-//! All else is behind the feature `suite`: a multilayer perceptron with PyTorch's weights and names (`Mlp`), the data
-//! (`data`), PyTorch's Adam (`Adam`), one training loop (`Training`, and `Session` with what an example prints and
-//! writes), comparisons over seeds (`Comparison`) and pictures (`plot`).
+//! With the feature `train` (part of the default) comes what a training needs, in candle-nn's own terms and for any model on
+//! its `VarBuilder`: [`Parameters`], named and drawn from a seed; [`Adam`], a `candle_nn::Optimizer`; [`Training`], the loop;
+//! and [`data`], samples of one's own, the bundled ones and candle-datasets'. They go as well with candle's own `VarMap` and
+//! `AdamW`:
+//!
+#![cfg_attr(feature = "train", doc = "```")]
+#![cfg_attr(not(feature = "train"), doc = "```ignore")]
+//! use candle_core::{DType, Device, Module};
+//! use candle_losses::{Training, data, loss::CrossEntropyLoss};
+//! use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
+//!
+//! let data = data::digits(&Device::Cpu)?;
+//! let variables = VarMap::new();
+//! let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+//! let hidden = candle_nn::linear(784, 32, vb.pp("hidden"))?;
+//! let output = candle_nn::linear(32, 10, vb.pp("output"))?;
+//! let model = |x: &candle_core::Tensor| output.forward(&hidden.forward(&x.flatten_from(1)?)?.relu()?);
+//!
+//! let mut optimizer = AdamW::new(variables.all_vars(), ParamsAdamW { lr: 1e-3, ..Default::default() })?;
+//! Training { epochs: 1, batch_size: 64, ..Default::default() }.run(&mut optimizer, &data.train.take(6400)?, |x, y| {
+//!     CrossEntropyLoss::default().forward(&model(x)?, y)
+//! })?;
+//! let (images, digits) = data.test.batch(None, 0, 1000)?;
+//! let right = model(&images)?.argmax(1)?.eq(&digits)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;
+//! assert!(right > 0.5, "{right}");
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
+//! The feature `cli` has what the examples need on a terminal, and `hub` the Hugging Face Hub and candle-datasets.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod kernel;
 pub mod loss;
 
-#[cfg(feature = "suite")]
-mod adam;
-#[cfg(feature = "suite")]
-mod checkpoint;
-#[cfg(feature = "suite")]
-mod cli;
-#[cfg(feature = "suite")]
-mod compare;
-#[cfg(feature = "suite")]
+#[cfg(feature = "train")]
 pub mod data;
-#[cfg(all(feature = "suite", any(fuzzing, test)))]
-#[doc(hidden)]
-pub mod fuzzing;
-#[cfg(feature = "suite")]
-mod interrupt;
-#[cfg(feature = "suite")]
-mod linear;
-#[cfg(feature = "suite")]
-mod mlp;
-#[cfg(feature = "suite")]
-mod output;
-#[cfg(feature = "suite")]
-pub mod plot;
-#[cfg(feature = "suite")]
-mod report;
-#[cfg(feature = "suite")]
-mod terminal;
-#[cfg(feature = "suite")]
+#[cfg(feature = "train")]
+mod nn;
+#[cfg(feature = "train")]
 mod train;
 
-#[cfg(feature = "suite")]
-pub use adam::Adam;
-#[cfg(feature = "suite")]
-pub use cli::{Args, Session, class_weights, run};
-#[cfg(feature = "suite")]
-pub use compare::Comparison;
-#[cfg(feature = "suite")]
-pub use mlp::{Activation, Mlp};
-#[cfg(feature = "suite")]
-pub use report::{Report, outputs};
-#[cfg(feature = "suite")]
-pub use train::Training;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(all(feature = "cli", any(fuzzing, test)))]
+#[doc(hidden)]
+pub mod fuzzing;
+
+#[cfg(feature = "train")]
+pub use nn::{Activation, Adam, Mlp, Parameters, ParamsAdam, clip_grad_norm, mlp};
+#[cfg(feature = "train")]
+pub use train::{Event, Training};

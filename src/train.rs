@@ -1,343 +1,215 @@
-use crate::checkpoint::{self, Plan};
 use crate::data::{Draw, Samples, generator};
-use crate::interrupt::{self, Interrupted};
-use crate::output::Output;
-use crate::{Adam, Mlp, Session, plot};
-use anyhow::{Result, bail, ensure};
-use candle_core::{DType, Tensor};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use std::io::{BufWriter, Write};
-use std::time::Instant;
+use crate::nn::clip;
+use candle_core::backprop::GradStore;
+use candle_core::{Error, Result, Tensor, TensorId, bail};
+use candle_nn::Optimizer;
 
-/// How to train: passes in batches, each step by Adam against the gradient of a scalar loss.
+/// How to train: passes in batches over samples, each step by an optimizer against the gradient of a scalar loss.
+///
+/// The model is what `loss` makes of a batch, and the optimizer has its variables: any model of candle's, with its
+/// parameters in [`Parameters`](crate::Parameters) or a `candle_nn::VarMap`, and any `candle_nn::Optimizer`.
 ///
 /// ```
-/// use candle_core::{Device, Module, Tensor};
-/// use candle_losses::{Activation, Mlp, Training, data::Samples, loss::MseLoss};
-/// use rand::{SeedableRng, rngs::StdRng};
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_losses::{Adam, Parameters, ParamsAdam, Training, data::Samples, loss::MseLoss};
+/// use candle_nn::Optimizer;
 ///
 /// let x = Tensor::new(&[[0f32], [1.0], [2.0], [3.0]], &Device::Cpu)?;
 /// let samples = Samples::new(x.clone(), (&x * 2.)?)?;
-/// let model = Mlp::new(&[1, 1], Activation::Linear, false, &mut StdRng::seed_from_u64(1), &Device::Cpu)?;
-/// let training = Training { epochs: 300, batch_size: 2, lr: 0.05, seed: 1, shuffle: true };
-/// training.run(&model, &samples, |x, y| MseLoss::default().forward(&model.forward(x)?, y), |_, _| Ok(()))?;
+/// let parameters = Parameters::seeded(1);
+/// let model = candle_nn::linear(1, 1, parameters.builder(DType::F32, &Device::Cpu))?;
+/// let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr: 0.05, ..Default::default() })?;
+/// Training { epochs: 300, batch_size: 2, ..Default::default() }
+///     .run(&mut adam, &samples, |x, y| MseLoss::default().forward(&model.forward(x)?, y))?;
 /// let y = model.forward(&Tensor::new(&[[5f32]], &Device::Cpu)?)?.to_vec2::<f32>()?[0][0];
 /// assert!((y - 10.0).abs() < 0.01, "{y}");
-/// # Ok::<(), anyhow::Error>(())
+/// # Ok::<(), candle_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Training {
-    /// Passes over the samples.
+    /// Passes over the samples. Default 5.
     pub epochs: usize,
-    /// Samples in a step; the last of a pass has what is left.
+    /// Samples in a mini-batch; the last of a pass has what is left. Default 64.
     pub batch_size: usize,
-    /// Adam's learning rate.
-    pub lr: f64,
-    /// What the order of the samples is drawn from.
+    /// What the order of the samples is drawn from. Default 42.
     pub seed: u64,
-    /// Whether each pass has an order of its own; else it is that of the samples.
+    /// Whether each pass has an order of its own; else it is that of the samples. Default true.
     pub shuffle: bool,
+    /// Mini-batches to a step of the optimizer. Their gradients' mean is taken, each by its number of samples, so that a
+    /// loss that is a mean steps as on one batch of them all. Default 1.
+    pub accumulate: usize,
+    /// The norm that the gradients of a step are scaled down to, together, those of every variable in the loss
+    /// ([`clip_grad_norm`](crate::clip_grad_norm)); `None` leaves them as they are. Default `None`.
+    pub clip_norm: Option<f64>,
+    /// Steps of this training that were taken before, to be passed over: the rest sees what it would have seen. Default 0.
+    pub taken: usize,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self { epochs: 5, batch_size: 64, seed: 42, shuffle: true, accumulate: 1, clip_norm: None, taken: 0 }
+    }
+}
+
+/// What an observer of a training is told.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The loss of a mini-batch is known, and no step was taken against it yet.
+    Batch {
+        /// The pass, counted from 1.
+        epoch: usize,
+        /// How many samples it has.
+        samples: usize,
+        /// A scalar. Detach what you keep.
+        loss: &'a Tensor,
+    },
+    /// The optimizer has taken a step.
+    Step {
+        /// The pass, counted from 1.
+        epoch: usize,
+        /// All steps of this training so far.
+        taken: usize,
+    },
+    /// A pass is over.
+    Epoch {
+        /// The pass, counted from 1.
+        epoch: usize,
+        /// All steps of this training so far.
+        taken: usize,
+    },
 }
 
 impl Training {
-    /// Trains `model` on the scalar that `loss` makes of a batch's inputs and targets. `before_step` sees the epoch,
-    /// counted from 1, and the loss, and may end the training by an error.
+    /// Trains the variables of `optimizer` on the scalar that `loss` makes of a batch's inputs and targets.
     ///
     /// # Errors
-    /// Those of `loss`, of `before_step`, and of the model; a batch size of 0, or a learning rate that is not positive.
-    pub fn run(
+    /// Those of `loss` and of the optimizer; a loss that is no scalar; a batch size or `accumulate` of 0, or a `clip_norm`
+    /// that is not positive.
+    pub fn run<O: Optimizer>(
         &self,
-        model: &Mlp,
+        optimizer: &mut O,
         samples: &Samples,
-        loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
-        mut before_step: impl FnMut(usize, &Tensor) -> Result<()>,
+        loss: impl FnMut(&Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<()> {
-        let mut position = Position::start(self, model)?;
-        self.go_on(samples, loss, &mut position, |_, moment| match moment {
-            Moment::Step { epoch, loss } => before_step(epoch, loss),
-            Moment::EpochEnd => Ok(()),
-        })
+        self.observed(optimizer, samples, loss, |_, _| Ok::<_, Error>(()))
     }
 
-    /// The rest of a training from where it is. `observe` may end it by an error.
-    fn go_on(
+    /// The same, and tells `observe` what happens, with the optimizer as it is then. An error of its ends the training.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Error, Tensor, Var};
+    /// use candle_losses::{Event, Training, data::Samples, loss::MseLoss};
+    /// use candle_nn::{Optimizer, SGD};
+    ///
+    /// let samples = Samples::new(Tensor::ones((6, 1), DType::F32, &Device::Cpu)?, Tensor::ones((6, 1), DType::F32, &Device::Cpu)?)?;
+    /// let weight = Var::new(&[[0f32]], &Device::Cpu)?;
+    /// let mut sgd = SGD::new(vec![weight.clone()], 0.1)?;
+    /// let mut losses = Vec::new();
+    /// let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&x.matmul(&weight)?, y);
+    /// Training { epochs: 2, batch_size: 2, ..Default::default() }.observed(&mut sgd, &samples, loss, |sgd, event| {
+    ///     if let Event::Batch { loss, .. } = event {
+    ///         losses.push(loss.to_scalar::<f32>()?);
+    ///     }
+    ///     assert_eq!(sgd.learning_rate(), 0.1);
+    ///     Ok::<_, Error>(())
+    /// })?;
+    /// assert!(losses.len() == 6 && losses[5] < losses[0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run) and of `observe`.
+    pub fn observed<O: Optimizer, E: From<Error>>(
         &self,
+        optimizer: &mut O,
         samples: &Samples,
-        loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
-        position: &mut Position,
-        mut observe: impl FnMut(&Position, Moment) -> Result<()>,
-    ) -> Result<()> {
-        ensure!(self.batch_size > 0, "a batch needs a sample or more");
-        ensure!(self.lr > 0.0 && self.lr.is_finite(), "the learning rate is {}, not a positive number", self.lr);
-        let steps = samples.len().div_ceil(self.batch_size);
+        mut loss: impl FnMut(&Tensor, &Tensor) -> Result<Tensor>,
+        mut observe: impl FnMut(&O, Event) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        self.check()?;
+        let starts = (0..samples.len()).step_by(self.batch_size).collect::<Vec<_>>();
+        let steps = starts.len().div_ceil(self.accumulate);
         let mut shuffle = generator(self.seed, Draw::Order);
+        let mut taken = 0;
         for epoch in 1..=self.epochs {
             // Also for an epoch that is over, so that the next draws what it would have drawn.
             let order = if self.shuffle { Some(samples.order(&mut shuffle)?) } else { None };
-            let done = position.steps.saturating_sub((epoch - 1) * steps);
-            if done >= steps {
+            let before = self.taken.saturating_sub(taken).min(steps);
+            taken += before;
+            if before == steps {
                 continue;
             }
-            for start in (0..samples.len()).step_by(self.batch_size).skip(done) {
-                let len = self.batch_size.min(samples.len() - start);
-                let (inputs, targets) = samples.batch(order.as_ref(), start, len)?;
-                let value = loss(&inputs, &targets)?;
-                observe(position, Moment::Step { epoch, loss: &value })?;
-                position.adam.step(&value.backward()?)?;
-                position.steps += 1;
+            for group in starts.chunks(self.accumulate).skip(before) {
+                let end = (group[group.len() - 1] + self.batch_size).min(samples.len());
+                let mut grads = Gradients::default();
+                for &start in group {
+                    let len = self.batch_size.min(samples.len() - start);
+                    let (inputs, targets) = samples.batch(order.as_ref(), start, len)?;
+                    let value = scalar(loss(&inputs, &targets)?)?;
+                    observe(optimizer, Event::Batch { epoch, samples: len, loss: &value })?;
+                    let share = len as f64 / (end - group[0]) as f64;
+                    if group.len() == 1 && self.clip_norm.is_none() {
+                        grads.store = value.backward()?;
+                    } else {
+                        grads.add(&(value * share)?)?;
+                    }
+                }
+                if let Some(max_norm) = self.clip_norm {
+                    clip(&mut grads.store, &grads.variables, max_norm)?;
+                }
+                optimizer.step(&grads.store)?;
+                taken += 1;
+                observe(optimizer, Event::Step { epoch, taken })?;
             }
-            observe(position, Moment::EpochEnd)?;
+            observe(optimizer, Event::Epoch { epoch, taken })?;
         }
         Ok(())
     }
-}
 
-/// What changes as a training goes on, besides the model.
-pub(crate) struct Position {
-    pub adam: Adam,
-    /// The steps that were taken.
-    pub steps: usize,
-}
-
-impl Position {
-    pub fn start(training: &Training, model: &Mlp) -> candle_core::Result<Self> {
-        Ok(Self { adam: Adam::new(model.variables(), training.lr)?, steps: 0 })
-    }
-}
-
-enum Moment<'a> {
-    /// A step is about to be taken against this loss.
-    Step { epoch: usize, loss: &'a Tensor },
-    /// An epoch's last step was taken.
-    EpochEnd,
-}
-
-impl Session {
-    /// Trains `model` by Adam on the scalar that `loss` makes of a batch's inputs and targets, prints how it goes, and
-    /// writes the files that were asked for. With `--predict` it does nothing: the model is taken as it is.
-    ///
-    /// # Errors
-    /// A loss that is not finite ends the run with an error before its step is taken (on a GPU, before the next line is
-    /// printed), and leaves older files as they were, the last checkpoint among them. Ctrl-C ends it after the step, with
-    /// the files as of then.
-    pub fn fit(&self, model: &Mlp, loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
-        if self.predict.is_some() {
-            return Ok(());
+    fn check(&self) -> Result<()> {
+        if self.batch_size == 0 || self.accumulate == 0 {
+            bail!(
+                "Training: batch_size is {} and accumulate {}; both must be 1 or more",
+                self.batch_size,
+                self.accumulate
+            )
         }
-        let files = Files::create(self)?;
-        let training = self.training();
-        // What it is compared with only has to be read where there is something to compare.
-        let plan = match (&self.args.checkpoint, &self.args.resume) {
-            (None, None) => None,
-            _ => Some(Plan::new(&training, &self.train)?),
-        };
-        if let Some(path) = &self.args.checkpoint {
-            // Tells at once if it can't be written.
-            Output::create(path)?;
-        }
-        let mut position = Position::start(&training, model)?;
-        let mut journal = Journal::new(self);
-        if let (Some(path), Some(plan)) = (&self.args.resume, &plan) {
-            journal.go_on_from(&checkpoint::read(path, plan, model, &mut position)?);
-            let epochs = position.steps / self.steps_in_epoch();
-            ensure!(epochs < training.epochs, "{} is {epochs} epochs on already: more --epochs?", path.display());
-        }
-        let keep = |position: &Position, journal: &mut Journal| match (&self.args.checkpoint, &plan) {
-            (Some(path), Some(plan)) => checkpoint::write(path, plan, model, &position.adam, &journal.losses()?),
+        match self.clip_norm {
+            Some(norm) if norm.is_nan() || norm <= 0.0 => bail!("Training: clip_norm is {norm} but must be positive"),
             _ => Ok(()),
-        };
-        let listening = interrupt::listen();
-        let (start, before) = (Instant::now(), position.steps);
-        let trained = training.go_on(&self.train, loss, &mut position, |position, moment| match moment {
-            Moment::Step { .. } if interrupt::is_asked() => Err(Interrupted.into()),
-            Moment::Step { epoch, loss } => journal.record(epoch, loss),
-            Moment::EpochEnd => {
-                // No loss was made of the last step's weights.
-                ensure!(
-                    model.is_finite()?,
-                    "the weights are no numbers any more after epoch {}; a smaller --lr than {} may help",
-                    position.steps / self.steps_in_epoch(),
-                    self.args.lr
-                );
-                keep(position, &mut journal)
-            }
-        });
-        drop(listening);
-        let interrupted = trained.as_ref().is_err_and(|error| error.is::<Interrupted>());
-        if !interrupted {
-            trained?;
-        }
-        let kept = if interrupted { keep(&position, &mut journal) } else { Ok(()) };
-        let steps = journal.finish(interrupted)?;
-        let _ = self.trained.set((position.steps - before, start.elapsed()));
-        files.write(self, model, &steps)?;
-        kept?;
-        if interrupted {
-            let files = self.files().map_or("no file was asked for".to_owned(), |files| format!("wrote {files}"));
-            eprintln!("Interrupted after {} steps; {files}.", position.steps);
-            return Err(Interrupted.into());
-        }
-        Ok(())
-    }
-
-    fn training(&self) -> Training {
-        let args = &self.args;
-        Training {
-            epochs: args.epochs,
-            batch_size: self.batch_size,
-            lr: args.lr,
-            seed: args.seed,
-            shuffle: !args.no_shuffle,
         }
     }
 }
 
-/// The loss of one optimizer step.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    pub epoch: usize,
-    pub loss: f32,
-}
-
-/// Keeps the losses and says how the training goes: lines on stdout, a bar on stderr.
-struct Journal<'a> {
-    session: &'a Session,
-    steps: Vec<Step>,
-    /// Losses that are still on the device. Reading one makes the host wait for it, so on a GPU they are read together.
-    unread: Vec<Tensor>,
-    epoch: usize,
-    /// The number of steps before this epoch.
-    epoch_start: usize,
-    bar: ProgressBar,
-}
-
-impl<'a> Journal<'a> {
-    fn new(session: &'a Session) -> Self {
-        let steps = session.args.epochs.saturating_mul(session.steps_in_epoch());
-        // indicatif shows nothing where stderr is not a terminal.
-        let target = if session.args.no_progress { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let style = "{bar:30.cyan/dim} {pos}/{len} steps, {rate}/s, {eta} left{msg}";
-        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{:.0}", state.per_sec());
-        };
-        let bar = ProgressBar::with_draw_target(Some(steps as u64), target).with_style(style.with_key("rate", rate));
-        Self { session, steps: Vec::new(), unread: Vec::new(), epoch: 0, epoch_start: 0, bar }
-    }
-
-    /// Takes over the losses of a training that is gone on with.
-    fn go_on_from(&mut self, losses: &[f32]) {
-        let in_epoch = self.session.steps_in_epoch();
-        self.steps.extend(losses.iter().enumerate().map(|(i, &loss)| Step { epoch: i / in_epoch + 1, loss }));
-        self.bar.set_position(losses.len() as u64);
-    }
-
-    fn losses(&mut self) -> Result<Vec<f32>> {
-        self.read()?;
-        Ok(self.steps.iter().map(|step| step.loss).collect())
-    }
-
-    fn start(&mut self, epoch: usize) -> Result<()> {
-        self.read()?;
-        (self.epoch, self.epoch_start) = (epoch, (epoch - 1) * self.session.steps_in_epoch());
-        self.print(&format!("Starting epoch {epoch}"))
-    }
-
-    fn record(&mut self, epoch: usize, loss: &Tensor) -> Result<()> {
-        if epoch != self.epoch {
-            self.start(epoch)?;
-        }
-        self.unread.push(loss.detach());
-        self.bar.inc(1);
-        let step = self.steps.len() + self.unread.len() - self.epoch_start;
-        let at_line = step.is_multiple_of(self.session.print_every);
-        if at_line || self.session.device.is_cpu() {
-            self.read()?;
-        }
-        if at_line {
-            let recent = &self.steps[self.steps.len() - self.session.print_every..];
-            let mean = recent.iter().map(|step| f64::from(step.loss)).sum::<f64>() / recent.len() as f64;
-            self.bar.set_message(format!(", loss {mean:.3}"));
-            self.print(&format!("Loss after mini-batch {step:>5}: {mean:.3}"))?;
-        }
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<()> {
-        if self.unread.is_empty() {
-            return Ok(());
-        }
-        let losses = Tensor::stack(&self.unread, 0)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        self.unread.clear();
-        for loss in losses {
-            if !loss.is_finite() {
-                let before = match self.steps.last() {
-                    Some(step) => format!("after {}", step.loss),
-                    None => "from the start".to_owned(),
-                };
-                bail!(
-                    "the loss is {loss} in epoch {}, step {}, {before}; a smaller --lr than {} may help, or another --seed",
-                    self.epoch,
-                    self.steps.len() + 1,
-                    self.session.args.lr
-                )
-            }
-            self.steps.push(Step { epoch: self.epoch, loss });
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, interrupted: bool) -> Result<Vec<Step>> {
-        self.read()?;
-        self.bar.finish_and_clear();
-        if !interrupted {
-            self.print("Training process has finished.")?;
-        }
-        Ok(std::mem::take(&mut self.steps))
-    }
-
-    fn print(&self, line: &str) -> Result<()> {
-        Ok(self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"))?)
+fn scalar(loss: Tensor) -> Result<Tensor> {
+    match loss.elem_count() {
+        1 => loss.reshape(()),
+        _ => bail!("Training: the loss has shape {:?} but must be a scalar: reduce it", loss.dims()),
     }
 }
 
-impl Drop for Journal<'_> {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
+/// The gradients of a step, and the variables that they are of. What candle gives also has gradients of constants, such as a
+/// batch's inputs, which are in no norm and would be kept for nothing.
+#[derive(Default)]
+struct Gradients {
+    store: GradStore,
+    variables: Vec<TensorId>,
 }
 
-/// The files that a run was asked to leave.
-struct Files {
-    save: Option<Output>,
-    log: Option<Output>,
-    plot: Option<Output>,
-}
-
-impl Files {
-    fn create(session: &Session) -> Result<Self> {
-        let create = |path: &Option<_>| path.as_deref().map(Output::create).transpose();
-        let args = &session.args;
-        Ok(Self { save: create(&args.save)?, log: create(&args.log)?, plot: create(&args.plot)? })
-    }
-
-    fn write(self, session: &Session, model: &Mlp, steps: &[Step]) -> Result<()> {
-        if let Some(save) = self.save {
-            save.write(&model.bytes(session.encoding.as_ref())?)?;
-        }
-        if let Some(mut log) = self.log {
-            let mut file = BufWriter::new(log.file());
-            writeln!(file, "step,epoch,loss")?;
-            for (i, step) in steps.iter().enumerate() {
-                writeln!(file, "{},{},{}", i + 1, step.epoch, step.loss)?;
-            }
-            file.flush()?;
-            drop(file);
-            log.commit()?;
-        }
-        if let Some(plot) = self.plot {
-            let losses = steps.iter().map(|step| f64::from(step.loss)).collect::<Vec<_>>();
-            plot.write(plot::training_curve("Loss of each training step", &losses)?.as_bytes())?;
+impl Gradients {
+    fn add(&mut self, loss: &Tensor) -> Result<()> {
+        let mut found = loss.backward()?;
+        for variable in loss.sorted_nodes().into_iter().filter(|node| node.is_variable()) {
+            let (id, Some(grad)) = (variable.id(), found.remove(variable)) else { continue };
+            let sum = match self.store.get_id(id) {
+                Some(before) => (before + grad)?,
+                None => {
+                    self.variables.push(id);
+                    grad
+                }
+            };
+            // A gradient may still hold on to the graph that it was computed by.
+            self.store.insert_id(id, sum.detach());
         }
         Ok(())
     }

@@ -51,7 +51,8 @@ fn gone_on_with_ends_where_an_unbroken_run_does() {
         with(&["--epochs", "2", "--checkpoint", &checkpoint]);
         let (rest, rest_log) = (folder.arg("rest"), folder.arg("rest.csv"));
         let resumed = with(&["--epochs", "4", "--resume", &checkpoint, "--save", &rest, "--log", &rest_log]);
-        assert!(resumed.starts_with("Starting epoch 3\n") && unbroken.ends_with(&resumed), "{name}: {resumed}");
+        let first = if name == "mse" { "Loss after epoch     3: " } else { "Starting epoch 3\n" };
+        assert!(resumed.starts_with(first) && unbroken.ends_with(&resumed), "{name}: {resumed}");
         assert_eq!(tensors(&folder.path("whole")), tensors(&folder.path("rest")), "{name}");
         assert_eq!(std::fs::read(&log).unwrap(), std::fs::read(&rest_log).unwrap(), "{name}");
     }
@@ -74,21 +75,35 @@ fn a_checkpoint_of_another_training_is_refused() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && error.contains(part) && error.lines().count() == 1, "{error}");
     };
-    refused("mse", &["--lr", "1e-3"], "its --lr was 0.0001, but is 0.001 now");
+    refused("mse", &["--lr", "1e-4"], "its --lr was 0.001, but is 0.0001 now");
     refused("mse", &["--seed", "1"], "--seed");
     refused("mse", &["--batch-size", "5"], "--batch-size");
-    refused("mse", &["--no-shuffle"], "shuffling");
+    refused("mse", &["--no-shuffle"], "its --no-shuffle was false, but is true now");
     refused("mse", &["--limit", "20"], "number of samples");
     refused("l1", &[], "example was mse");
     refused("mse", &["--epochs", "1"], "1 epochs on already");
+    refused("mse", &["--accumulate", "2"], "--accumulate");
+    refused("mse", &["--clip-norm", "2"], "--clip-norm");
+    refused("mse", &["--test-fraction", "0.1"], "--test-fraction");
+    refused("mse", &["--reduction", "sum"], "--reduction");
     let (csv, c) = (folder.path("table.csv"), folder.arg("table.csv"));
     let table = |factor: u32| (0..50).fold("x,y\n".to_owned(), |text, i| format!("{text}{i},{}\n", factor * i));
     std::fs::write(&csv, table(2)).unwrap();
     let of_table = folder.arg("of_table");
-    stdout(&run("mse", &["--csv", &c, "--target", "y", "--epochs", "1", "--checkpoint", &of_table]));
+    stdout(&run("own_table", &["--csv", &c, "--target", "y", "--epochs", "1", "--checkpoint", &of_table]));
     std::fs::write(&csv, table(3)).unwrap();
-    let output = run("mse", &["--csv", &c, "--target", "y", "--resume", &of_table]);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("its data was "));
+    let resumed = |args: &[&str]| {
+        let output = run("own_table", &[&["--csv", &c, "--target", "y", "--resume", &of_table], args].concat());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(resumed(&[]).contains("its data was "));
+    assert!(resumed(&["--loss", "huber"]).contains("its --loss was mse, but is huber now"));
+    // Also what the loss is made with.
+    let (digits, smoothed) = (["--dataset", "digits", "--limit", "100"], folder.arg("smoothed"));
+    stdout(&run("cross_entropy", &[&digits[..], &["--epochs", "1", "--checkpoint", &smoothed]].concat()));
+    let output = run("cross_entropy", &[&digits[..], &["--resume", &smoothed, "--label-smoothing", "0.3"]].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("its --label-smoothing was 0, but is 0.3 now"), "{error}");
 
     let weights = folder.arg("weights");
     stdout(&run("mse", &["--epochs", "1", "--save", &weights]));
@@ -112,19 +127,15 @@ fn files_that_are_none_are_written_to_and_not_replaced() {
     assert!(output.status.code() == Some(1) && error.contains("space") && error.lines().count() == 1, "{error}");
 }
 
-/// Starts a training that would take hours, and waits until it prints a line with this in it.
-fn started(args: &[&str], line: &str) -> Child {
+/// Starts a training that would take hours, and waits until an epoch is over, after which there is a new checkpoint.
+fn started(args: &[&str], checkpoint: &Path) -> Child {
     let mut command = example("mse");
-    command.args(["--epochs", "1000000", "--no-progress"]).args(args);
-    begun(command, line)
-}
-
-fn begun(mut command: Command, line: &str) -> Child {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    lines.find(|read| read.as_ref().unwrap().contains(line)).unwrap().unwrap();
-    // It goes on printing, and somebody has to read that.
-    std::thread::spawn(move || lines.for_each(drop));
+    command.args(["--epochs", "1000000", "--no-progress"]).args(args).arg("--checkpoint").arg(checkpoint);
+    let _ = std::fs::remove_file(checkpoint);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !checkpoint.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     child
 }
 
@@ -136,8 +147,7 @@ fn interrupt(child: &Child) {
 fn ctrl_c_writes_what_was_asked_for() {
     let folder = Folder::new();
     let [save, log, plot, checkpoint] = ["save", "log.csv", "plot.svg", "checkpoint"].map(|name| folder.arg(name));
-    let files = ["--save", &save, "--log", &log, "--plot", &plot, "--checkpoint", &checkpoint];
-    let child = started(&files, "epoch 3");
+    let child = started(&["--save", &save, "--log", &log, "--plot", &plot], &folder.path("checkpoint"));
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
@@ -160,7 +170,11 @@ fn ctrl_c_twice_ends_at_once() {
     // A step of all samples takes a tenth of a second, and the first Ctrl-C would wait for its end.
     let mut command = example("cross_entropy");
     command.args(["--dataset", "digits", "--batch-size", "60000", "--epochs", "1000000"]);
-    let child = begun(command, "epoch 3");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().unwrap().contains("epoch 3")).unwrap().unwrap();
+    // It goes on printing, and somebody has to read that.
+    std::thread::spawn(move || lines.for_each(drop));
     interrupt(&child);
     std::thread::sleep(Duration::from_millis(10));
     interrupt(&child);
@@ -174,7 +188,7 @@ fn killed_at_any_moment_the_checkpoint_is_whole() {
     let checkpoint = folder.arg("checkpoint");
     let mut sizes = Vec::new();
     for round in 0..50u64 {
-        let mut child = started(&["--checkpoint", &checkpoint], "epoch 2");
+        let mut child = started(&[], &folder.path("checkpoint"));
         // Moments spread over some milliseconds, in which an epoch ends about every two.
         std::thread::sleep(Duration::from_micros(round * 7919 % 20_000));
         child.kill().unwrap();

@@ -29,7 +29,7 @@ fn training_follows_pytorch_step_by_step() {
         let mut command = Command::new(example);
         command.arg("--no-shuffle").arg("--log").arg(&log);
         if is_boston {
-            command.args(["--test-fraction", "0", "--epochs", "10"]);
+            command.args(["--test-fraction", "0", "--epochs", "10", "--lr", "1e-4"]);
         } else {
             command.args(["--epochs", "1", "--limit", "5000", "--data-dir"]).arg(&mnist);
         }

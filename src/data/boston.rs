@@ -1,94 +1,39 @@
-use super::table::{OwnTable, Table, TableArgs, Target, test_fraction};
-use super::{Samples, Source};
+use super::Split;
+use super::table::{Table, Target};
 use anyhow::{Result, ensure};
 use candle_core::Device;
 
 /// 506 districts of Boston in 1970, 13 features each, with the median house price in 1,000 dollars as target, (N, 1).
 ///
-/// The features are standardized with the mean and the population standard deviation of the training part.
+/// `test_fraction` of the rows, chosen by the seed, are held out; with 0 all are trained on, in file order. The features are
+/// standardized with the mean and the population standard deviation of the training part. (Harrison & Rubinfeld 1978,
+/// StatLib; see `assets/README.md` for why it is here to compare losses on, and for nothing else.)
 ///
 /// ```
-/// use candle_core::Device;
-/// use candle_losses::data::{BostonHousing, Source};
-///
-/// let (train, test) = BostonHousing { test_fraction: 0.2 }.load(42, &Device::Cpu)?;
-/// assert_eq!((train.len(), test.len(), train.features()), (405, 101, 13));
+/// let data = candle_losses::data::boston_housing(0.2, 42, &candle_core::Device::Cpu)?;
+/// assert_eq!((data.train.len(), data.test.len(), data.train.features()), (405, 101, 13));
 /// # Ok::<(), anyhow::Error>(())
 /// ```
-#[derive(Debug, Clone, clap::Args)]
-#[command(about = None, long_about = None, next_help_heading = "Data")]
-pub struct BostonHousing {
-    /// Share of the rows to hold out, chosen by the seed; 0 trains on all of them
-    #[arg(long, value_name = "F", default_value_t = 0.2, value_parser = test_fraction)]
-    pub test_fraction: f64,
-}
-
-impl Source for BostonHousing {
-    const BATCH_SIZE: usize = 10;
-    const PRINT_EVERY: usize = 10;
-    const IMAGES: bool = false;
-
-    fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)> {
-        let csv = include_bytes!("../../assets/boston_housing.csv");
-        let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
-        ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
-        let (train, test, _) = table.split(("MEDV", Target::Number), &[], self.test_fraction, seed, None, device)?;
-        Ok((train, test))
-    }
-}
-
-/// Boston housing, or a table of the reader's own with a number to predict.
 ///
-/// ```
-/// use candle_losses::{Args, data::Regression};
-/// use clap::Parser;
-///
-/// #[derive(Parser)]
-/// struct Options {
-///     #[command(flatten)]
-///     args: Args<Regression>,
-/// }
-///
-/// let folder = tempfile::tempdir()?;
-/// let csv = folder.path().join("table.csv");
-/// std::fs::write(&csv, "size,price\n1,10\n2,20\n")?;
-/// let options = ["mine".as_ref(), "--csv".as_ref(), csv.as_os_str(), "--target".as_ref(), "price".as_ref()];
-/// let session = Options::parse_from(options).args.start()?;
-/// assert!(session.device().is_cpu());
-/// # Ok::<(), anyhow::Error>(())
-/// ```
-#[derive(Debug, Clone, clap::Args)]
-#[command(about = None, long_about = None)]
-pub struct Regression {
-    #[command(flatten)]
-    boston: BostonHousing,
-    #[command(flatten)]
-    table: TableArgs,
-}
-
-impl Source for Regression {
-    const BATCH_SIZE: usize = BostonHousing::BATCH_SIZE;
-    const PRINT_EVERY: usize = BostonHousing::PRINT_EVERY;
-    const IMAGES: bool = BostonHousing::IMAGES;
-
-    fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)> {
-        self.boston.load(seed, device)
-    }
-
-    fn own_table(&self) -> Option<OwnTable<'_>> {
-        let test_fraction = self.boston.test_fraction;
-        Some(OwnTable { args: &self.table, target: Target::Number, test_fraction, is_ambiguous: false })
-    }
+/// # Errors
+/// If `test_fraction` is not in [0, 1).
+pub fn boston_housing(test_fraction: f64, seed: u64, device: &Device) -> Result<Split> {
+    let csv = include_bytes!("../../assets/boston_housing.csv");
+    let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
+    ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
+    Ok(table.split(("MEDV", Target::Number), &[], test_fraction, seed, None, device)?.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Samples;
 
     const FEATURES: usize = 13;
 
     fn load(test_fraction: f64, seed: u64) -> (Samples, Samples) {
-        BostonHousing { test_fraction }.load(seed, &Device::Cpu).unwrap()
+        let Split { train, test } = boston_housing(test_fraction, seed, &Device::Cpu).unwrap();
+        (train, test)
     }
 
     fn prices(samples: &Samples) -> Vec<f32> {
@@ -133,8 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn fractions_outside_0_to_1_are_refused() {
-        assert!(["-0.1", "1", "NaN", "x"].iter().all(|text| test_fraction(text).is_err()));
-        assert_eq!(test_fraction("0.25"), Ok(0.25));
+    fn refuses_a_fraction_outside_0_to_1() {
+        for fraction in [-0.1, 1.0, f64::NAN] {
+            let error = boston_housing(fraction, 1, &Device::Cpu).unwrap_err().to_string();
+            assert!(error.contains("test fraction"), "{error}");
+        }
     }
 }

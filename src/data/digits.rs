@@ -1,137 +1,151 @@
-#[cfg(feature = "hub")]
-use super::hub;
-use super::table::{OwnTable, TableArgs, Target, test_fraction};
-use super::{Samples, Source, enlarge, idx};
-use anyhow::{Context, Result};
+use super::{Images, Split};
+use crate::kernel::in_parallel;
+use anyhow::{Result, ensure};
 use candle_core::Device;
-use std::path::PathBuf;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// Images of ten classes, 28×28, with the class as target: MNIST if it can be had, else the bundled digits.
+const SMALL: usize = 8;
+const SIDE: usize = 28;
+/// The originals that training images are made of; test images are made of the others.
+const TRAIN_ORIGINALS: usize = 1500;
+const TRAIN: usize = 60_000;
+const TEST: usize = 10_000;
+
+/// How far a copy may differ from its original.
+const ROTATION: f32 = 10.0 * std::f32::consts::PI / 180.0;
+const SCALE: std::ops::Range<f32> = 0.8..1.0;
+const SHIFT: f32 = 2.0;
+
+/// The bundled digits as 28×28 images with the digit as target: 60,000 to train on and 10,000 held out, always the same.
+///
+/// They are made of 1,797 handwritten originals of 8×8 pixels (Alpaydin & Kaynak 1998, UCI, CC BY 4.0), enlarged, turned,
+/// scaled and shifted a little. No original is in both parts.
 ///
 /// ```
-/// use candle_core::Device;
-/// use candle_losses::data::{Digits, Named, Source};
-///
-/// let digits = Digits { dataset: Some(Named::Digits), ..Default::default() };
-/// let (train, test) = digits.load(42, &Device::Cpu)?;
-/// assert_eq!((train.len(), test.len(), train.features()), (60_000, 10_000, 28 * 28));
+/// let data = candle_losses::data::digits(&candle_core::Device::Cpu)?;
+/// assert_eq!((data.train.len(), data.test.len(), data.train.features()), (60_000, 10_000, 28 * 28));
 /// # Ok::<(), anyhow::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, clap::Args)]
-#[command(about = None, long_about = None, next_help_heading = "Data")]
-pub struct Digits {
-    /// Read the four IDX files of MNIST (or one like it), plain or .gz, from this folder
-    #[arg(long, value_name = "DIR", conflicts_with = "dataset")]
-    pub data_dir: Option<PathBuf>,
-
-    /// Use this data set or fail [default: mnist, or digits where the Hub can't be reached]
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub dataset: Option<Named>,
+///
+/// # Errors
+/// Those of the device.
+pub fn digits(device: &Device) -> Result<Split> {
+    let (train, test) = load()?;
+    Ok(Split { train: train.into_samples(&[SIDE, SIDE], device)?, test: test.into_samples(&[SIDE, SIDE], device)? })
 }
 
-/// A data set by its name.
-///
-/// ```
-/// use candle_losses::data::Named;
-/// use clap::ValueEnum;
-///
-/// assert_eq!(Named::from_str("fashion-mnist", false), Ok(Named::FashionMnist));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Named {
-    #[allow(missing_docs)]
-    Mnist,
-    #[allow(missing_docs)]
-    FashionMnist,
-    /// 1,797 bundled originals, enlarged and jittered to 70,000.
-    #[value(help = None::<&str>)]
-    Digits,
+fn load() -> Result<(Images, Images)> {
+    let originals = originals()?;
+    ensure!(originals.len() == 1797, "the bundled digits are {}, not 1797", originals.len());
+    let (train, test) = originals.split_at(TRAIN_ORIGINALS);
+    Ok((jittered(train, TRAIN, 0), jittered(test, TEST, 1)))
 }
 
-impl Source for Digits {
-    const BATCH_SIZE: usize = 10;
-    const PRINT_EVERY: usize = 500;
-    const IMAGES: bool = true;
+struct Original {
+    pixels: [f32; SMALL * SMALL],
+    digit: u8,
+}
 
-    fn load(&self, _seed: u64, device: &Device) -> Result<(Samples, Samples)> {
-        let (train, test) = match (&self.data_dir, self.dataset) {
-            (Some(dir), _) => (idx::load(dir, "train")?, idx::load(dir, "t10k")?),
-            (None, Some(Named::Mnist)) => {
-                hub::mnist().context("MNIST can't be had (--dataset digits needs no network)")?
+fn originals() -> Result<Vec<Original>> {
+    let packed = include_bytes!("../../assets/digits.csv.gz");
+    let mut csv =
+        csv::ReaderBuilder::new().has_headers(false).from_reader(flate2::read::GzDecoder::new(packed.as_slice()));
+    let mut originals = Vec::new();
+    for record in csv.records() {
+        let numbers = record?.iter().map(str::parse).collect::<Result<Vec<u8>, _>>()?;
+        ensure!(numbers.len() == SMALL * SMALL + 1 && numbers[SMALL * SMALL] < 10, "the bundled digits are damaged");
+        let pixels = std::array::from_fn(|i| f32::from(numbers[i]) * (255.0 / 16.0));
+        originals.push(Original { pixels, digit: numbers[SMALL * SMALL] });
+    }
+    Ok(originals)
+}
+
+/// `count` images, each original's turn coming round and round. The draws depend on `seed` and the image's number only.
+fn jittered(originals: &[Original], count: usize, seed: u64) -> Images {
+    let mut pixels = vec![0; count * SIDE * SIDE];
+    let mut rng = StdRng::seed_from_u64(seed);
+    let images = pixels.chunks_exact_mut(SIDE * SIDE).zip(originals.iter().cycle());
+    let draws = images.map(|(image, original)| {
+        let angle = rng.random_range(-ROTATION..ROTATION);
+        let scale = rng.random_range(SCALE);
+        let shift = [rng.random_range(-SHIFT..SHIFT), rng.random_range(-SHIFT..SHIFT)];
+        move || draw(&original.pixels, angle, scale, shift, image)
+    });
+    in_parallel(draws.collect::<Vec<_>>().chunks_mut(1000).collect(), |draws| draws.iter_mut().for_each(|draw| draw()));
+    Images { pixels, labels: originals.iter().map(|original| original.digit).cycle().take(count).collect() }
+}
+
+/// Draws the original about the image's middle, turned, scaled and shifted, between its pixels by bilinear interpolation.
+fn draw(original: &[f32; SMALL * SMALL], angle: f32, scale: f32, shift: [f32; 2], image: &mut [u8]) {
+    // A border of ink-free pixels all round, so that every place has four neighbours.
+    const WIDE: usize = SMALL + 3;
+    let mut framed = [0f32; WIDE * WIDE];
+    for (row, line) in original.chunks_exact(SMALL).enumerate() {
+        framed[(row + 1) * WIDE + 1..][..SMALL].copy_from_slice(line);
+    }
+    let per_pixel = SMALL as f32 / (SIDE as f32 * scale);
+    let (sin, cos) = (angle.sin() * per_pixel, angle.cos() * per_pixel);
+    let (middle, small_middle) = ((SIDE as f32 - 1.0) / 2.0, (SMALL as f32 - 1.0) / 2.0 + 1.0);
+    for (row, line) in image.chunks_exact_mut(SIDE).enumerate() {
+        let y = row as f32 - middle - shift[0];
+        for (column, pixel) in line.iter_mut().enumerate() {
+            let x = column as f32 - middle - shift[1];
+            let u = (x * cos + y * sin + small_middle).clamp(0.0, SMALL as f32 + 1.0);
+            let v = (y * cos - x * sin + small_middle).clamp(0.0, SMALL as f32 + 1.0);
+            let (left, top) = (u as usize, v as usize);
+            let (right_share, low_share) = (u - left as f32, v - top as f32);
+            let at = top * WIDE + left;
+            let upper = framed[at] + (framed[at + 1] - framed[at]) * right_share;
+            let lower = framed[at + WIDE] + (framed[at + WIDE + 1] - framed[at + WIDE]) * right_share;
+            *pixel = (upper + (lower - upper) * low_share + 0.5) as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_mnist_and_every_class_about_as_often() -> Result<()> {
+        let (train, test) = load()?;
+        assert_eq!((train.labels.len(), test.labels.len()), (60_000, 10_000));
+        assert_eq!((train.pixels.len(), test.pixels.len()), (60_000 * 784, 10_000 * 784));
+        for part in [&train, &test] {
+            for digit in 0..10 {
+                let share = part.labels.iter().filter(|&&label| label == digit).count() * 100 / part.labels.len();
+                assert!((8..=12).contains(&share), "{share} % are {digit}");
             }
-            (None, Some(Named::FashionMnist)) => hub::fashion_mnist().context("Fashion-MNIST can't be had")?,
-            (None, Some(Named::Digits)) => enlarge::load()?,
-            (None, None) => match hub::mnist() {
-                Ok(mnist) => mnist,
-                Err(_) => {
-                    eprintln!("MNIST can't be had; using the bundled digits (--dataset mnist says why).");
-                    enlarge::load()?
-                }
-            },
-        };
-        Ok((train.into_samples(&[28, 28], device)?, test.into_samples(&[28, 28], device)?))
-    }
-}
-
-/// Digits, or a table of the reader's own with a class to choose.
-///
-/// ```
-/// use candle_losses::{Args, data::Classification};
-/// use clap::Parser;
-///
-/// #[derive(Parser)]
-/// struct Options {
-///     #[command(flatten)]
-///     args: Args<Classification>,
-/// }
-///
-/// let folder = tempfile::tempdir()?;
-/// let csv = folder.path().join("table.csv");
-/// std::fs::write(&csv, "size,kind\n1,small\n9,large\n")?;
-/// let options = ["mine".as_ref(), "--csv".as_ref(), csv.as_os_str(), "--target".as_ref(), "kind".as_ref()];
-/// let session = Options::parse_from(options).args.start()?;
-/// assert_eq!(session.classes(), 2);
-/// # Ok::<(), anyhow::Error>(())
-/// ```
-#[derive(Debug, Clone, clap::Args)]
-#[command(about = None, long_about = None)]
-pub struct Classification {
-    #[command(flatten)]
-    digits: Digits,
-    #[command(flatten)]
-    table: TableArgs,
-
-    /// Share of the rows of --csv to hold out, chosen by the seed
-    #[arg(long, value_name = "F", default_value_t = 0.2, value_parser = test_fraction, help_heading = "Your own data")]
-    test_fraction: f64,
-}
-
-impl Source for Classification {
-    const BATCH_SIZE: usize = Digits::BATCH_SIZE;
-    const PRINT_EVERY: usize = Digits::PRINT_EVERY;
-    const IMAGES: bool = Digits::IMAGES;
-
-    fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)> {
-        self.digits.load(seed, device)
+        }
+        assert!(train.pixels.chunks(784).all(|image| image.iter().any(|&pixel| pixel > 128)), "an image is blank");
+        Ok(())
     }
 
-    fn own_table(&self) -> Option<OwnTable<'_>> {
-        let (test_fraction, digits) = (self.test_fraction, &self.digits);
-        let is_ambiguous = digits.data_dir.is_some() || digits.dataset.is_some();
-        Some(OwnTable { args: &self.table, target: Target::Class, test_fraction, is_ambiguous })
-    }
-}
-
-#[cfg(not(feature = "hub"))]
-mod hub {
-    use crate::data::Images;
-    use anyhow::{Result, bail};
-
-    pub fn mnist() -> Result<(Images, Images)> {
-        bail!("built without the feature `hub`")
+    #[test]
+    fn no_original_is_in_both_parts() -> Result<()> {
+        let all = originals()?;
+        let (train, test) = all.split_at(TRAIN_ORIGINALS);
+        assert!(test.iter().all(|t| train.iter().all(|o| o.pixels != t.pixels)));
+        Ok(())
     }
 
-    pub fn fashion_mnist() -> Result<(Images, Images)> {
-        mnist()
+    #[test]
+    fn drawn_straight_an_original_is_only_enlarged() {
+        let mut original = [0.0; SMALL * SMALL];
+        original[3 * SMALL + 2] = 240.0;
+        let mut image = [0; SIDE * SIDE];
+        draw(&original, 0.0, 1.0, [0.0, 0.0], &mut image);
+        let brightest = image.iter().enumerate().max_by_key(|(_, pixel)| **pixel).unwrap().0;
+        // The middle of a small pixel (2, 3) lies at (2.5, 3.5) · 28 / 8 - 0.5 of the large ones.
+        assert!([8, 9].contains(&(brightest % SIDE)) && [11, 12].contains(&(brightest / SIDE)), "{brightest}");
+        assert_eq!((image[0], image[SIDE * SIDE - 1]), (0, 0));
+    }
+
+    #[test]
+    fn always_the_same() -> Result<()> {
+        let originals = originals()?;
+        assert_eq!(jittered(&originals, 50, 3).pixels, jittered(&originals, 50, 3).pixels);
+        assert_ne!(jittered(&originals, 50, 3).pixels, jittered(&originals, 50, 4).pixels);
+        Ok(())
     }
 }

@@ -1,6 +1,5 @@
-use super::{Draw, Images, Samples, Source, generator};
-use anyhow::Result;
-use candle_core::Device;
+use super::{Draw, Images, Split, generator};
+use candle_core::{Device, Result, bail};
 use rand::{Rng, RngCore, rngs::StdRng};
 
 const TRAIN: usize = 15_000;
@@ -12,45 +11,27 @@ const PIXELS: usize = CHANNELS * SIDE * SIDE;
 /// The side of a square of the pattern.
 const SQUARE: usize = 7;
 
-/// Noise images of 3×28×28 in two classes, with the class, 0 or 1, as target.
+/// Noise images of 3×28×28 in two classes, with the class, 0 or 1, as target: 15,000 to train on and 3,000 held out.
 ///
 /// Each pixel is noise, uniform over 0 to 255, as `torchvision.datasets.FakeData` comes out once its images are bytes.
-/// Under the noise lies a chequerboard of 7×7 squares, brighter by `signal` where the other class has it darker. Noise
-/// alone, as in the tutorial, can't be learned: nothing in it depends on the class.
+/// Under the noise lies a chequerboard of 7×7 squares, brighter by `signal` (a share of a pixel's range) where the other
+/// class has it darker. Noise alone, as in the tutorial, can't be learned: nothing in it depends on the class.
 ///
 /// ```
-/// use candle_core::Device;
-/// use candle_losses::data::{FakeImages, Source};
-///
-/// let (train, test) = FakeImages { signal: 0.02 }.load(42, &Device::Cpu)?;
-/// assert_eq!((train.len(), test.len(), train.features()), (15_000, 3_000, 3 * 28 * 28));
-/// # Ok::<(), anyhow::Error>(())
+/// let data = candle_losses::data::fake_images(0.02, 42, &candle_core::Device::Cpu)?;
+/// assert_eq!((data.train.len(), data.test.len(), data.train.features()), (15_000, 3_000, 3 * 28 * 28));
+/// # Ok::<(), candle_core::Error>(())
 /// ```
-#[derive(Debug, Clone, clap::Args)]
-#[command(about = None, long_about = None, next_help_heading = "Data")]
-pub struct FakeImages {
-    /// Strength of the class's pattern under the noise, as a share of the range of a pixel; 0 is pure noise
-    #[arg(long, value_name = "S", default_value_t = 0.02, value_parser = signal)]
-    pub signal: f32,
-}
-
-fn signal(text: &str) -> Result<f32, String> {
-    match text.parse() {
-        Ok(signal) if (0.0..=1.0).contains(&signal) => Ok(signal),
-        _ => Err("needs a number from 0 to 1".into()),
+///
+/// # Errors
+/// If `signal` is not in [0, 1].
+pub fn fake_images(signal: f32, seed: u64, device: &Device) -> Result<Split> {
+    if !(0.0..=1.0).contains(&signal) {
+        bail!("fake_images: signal is {signal} but must be in [0, 1]")
     }
-}
-
-impl Source for FakeImages {
-    const BATCH_SIZE: usize = 64;
-    const PRINT_EVERY: usize = 10;
-    const IMAGES: bool = true;
-
-    fn load(&self, seed: u64, device: &Device) -> Result<(Samples, Samples)> {
-        let mut rng = generator(seed, Draw::FakeImages);
-        let mut part = |count| images(count, self.signal, &mut rng).into_samples(&[CHANNELS, SIDE, SIDE], device);
-        Ok((part(TRAIN)?, part(TEST)?))
-    }
+    let mut rng = generator(seed, Draw::FakeImages);
+    let mut part = |count| images(count, signal, &mut rng).into_samples(&[CHANNELS, SIDE, SIDE], device);
+    Ok(Split { train: part(TRAIN)?, test: part(TEST)? })
 }
 
 fn images(count: usize, signal: f32, rng: &mut StdRng) -> Images {
@@ -78,13 +59,13 @@ fn images(count: usize, signal: f32, rng: &mut StdRng) -> Images {
 mod tests {
     use super::*;
 
-    fn both(signal: f32) -> (Samples, Samples) {
-        FakeImages { signal }.load(42, &Device::Cpu).unwrap()
+    fn both(signal: f32) -> Split {
+        fake_images(signal, 42, &Device::Cpu).unwrap()
     }
 
     #[test]
     fn two_classes_of_noise() -> Result<()> {
-        let (train, test) = both(0.0);
+        let Split { train, test } = both(0.0);
         assert_eq!((train.len(), test.len(), train.features()), (15_000, 3_000, 2352));
         let labels = train.targets().to_vec1::<u32>()?;
         let ones = labels.iter().filter(|&&label| label == 1).count();
@@ -97,7 +78,7 @@ mod tests {
     #[test]
     fn the_classes_differ_by_the_signal_and_only_by_it() -> Result<()> {
         for (signal, least, most) in [(0.0, -0.02, 0.02), (0.25, 0.3, 0.5)] {
-            let (train, _) = both(signal);
+            let train = both(signal).train;
             let (images, classes) = train.batch(None, 0, 2000)?;
             let corner = images.flatten_from(1)?.narrow(1, 0, SQUARE)?.mean(1)?.to_vec1::<f32>()?;
             let mean = |class| {
@@ -114,7 +95,7 @@ mod tests {
     #[test]
     fn the_seed_decides() -> Result<()> {
         let pixels = |seed| {
-            let (train, _) = FakeImages { signal: 0.1 }.load(seed, &Device::Cpu).unwrap();
+            let train = fake_images(0.1, seed, &Device::Cpu).unwrap().train;
             train.batch(None, 0, 1).unwrap().0.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         assert_eq!(pixels(1), pixels(1));

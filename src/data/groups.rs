@@ -5,19 +5,17 @@ use rand::{Rng, rngs::StdRng};
 /// Draws the images that go together with an image.
 ///
 /// ```
-/// use candle_losses::{Args, data::{Digits, Partners}};
-/// use clap::Parser;
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::data::{Partners, Samples};
+/// use rand::{SeedableRng, rngs::StdRng};
 ///
-/// #[derive(Parser)]
-/// struct Options {
-///     #[command(flatten)]
-///     args: Args<Digits>,
-/// }
-///
-/// let session = Options::parse_from(["mine", "--dataset", "digits", "--limit", "100"]).args.start()?;
-/// let pairs = session.with_groups(|draw: &mut Partners| [draw.own(), draw.same()])?;
-/// assert!(pairs.device().is_cpu());
-/// # Ok::<(), anyhow::Error>(())
+/// let images = Tensor::new(&[[0f32], [1.0], [2.0], [3.0]], &Device::Cpu)?;
+/// let samples = Samples::new(images, Tensor::new(&[5u32, 8, 5, 8], &Device::Cpu)?)?;
+/// let pairs = samples.grouped(|draw: &mut Partners| [draw.own(), draw.same()], &mut StdRng::seed_from_u64(1))?;
+/// let (images, classes) = pairs.batch(None, 0, 1)?;
+/// assert_eq!(images.to_vec2::<f32>()?, [[0.0], [2.0]]);
+/// assert_eq!(classes.to_vec2::<u32>()?, [[5, 5]]);
+/// # Ok::<(), candle_core::Error>(())
 /// ```
 pub struct Partners<'a> {
     /// The rows of each class.
@@ -71,12 +69,12 @@ impl Partners<'_> {
 }
 
 impl Samples {
-    /// One group for each sample, with the classes of its members as targets, (N, members).
-    pub(crate) fn grouped<const N: usize>(
-        &self,
-        draw: impl Fn(&mut Partners) -> [u32; N],
-        rng: &mut StdRng,
-    ) -> Result<Self> {
+    /// Groups of samples, one for each: those that `draw` puts together with it. Their targets are the classes of the members,
+    /// (N, members); a batch's rows are those of its first group, then those of the second, and so on.
+    ///
+    /// # Errors
+    /// If the targets are no classes, (N).
+    pub fn grouped<const N: usize>(&self, draw: impl Fn(&mut Partners) -> [u32; N], rng: &mut StdRng) -> Result<Self> {
         let classes = self.targets.to_dtype(DType::U32)?.to_vec1::<u32>()?;
         let mut rows = vec![Vec::new(); classes.iter().max().map_or(0, |class| *class as usize + 1)];
         for (row, &class) in classes.iter().enumerate() {

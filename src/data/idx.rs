@@ -1,7 +1,8 @@
-//! The IDX format of the MNIST files: a magic number, the sizes as big-endian `u32`, then bytes; plain or gzip.
+// The format: a magic number, the sizes as big-endian `u32`, then bytes.
 
-use super::Images;
+use super::{Images, Split};
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -11,8 +12,22 @@ const CLASSES: u8 = 10;
 /// More than any data set of this kind has. A small .gz can hold a great many.
 const MOST: u64 = 5_000_000;
 
+/// MNIST, or a data set like it, from its four IDX files in `dir`, plain or `.gz`: 28×28 images with the class as target.
+///
+/// ```no_run
+/// let data = candle_losses::data::idx("mnist".as_ref(), &candle_core::Device::Cpu)?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// If a file can't be read or is damaged, images and labels are not as many, or a label is not in 0 to 9.
+pub fn idx(dir: &Path, device: &Device) -> Result<Split> {
+    let part = |name| anyhow::Ok(load(dir, name)?.into_samples(&[SIDE as usize, SIDE as usize], device)?);
+    Ok(Split { train: part("train")?, test: part("t10k")? })
+}
+
 /// The images and labels of one part, `train` or `t10k`, in `dir`.
-pub fn load(dir: &Path, part: &str) -> Result<Images> {
+fn load(dir: &Path, part: &str) -> Result<Images> {
     // The labels first: their number is small, and then bounds what is read of the images.
     let labels = read(dir, &format!("{part}-labels-idx1-ubyte"), |file| labels(file))?;
     let pixels = read(dir, &format!("{part}-images-idx3-ubyte"), |file| images(file, labels.len() as u64))?;
@@ -35,14 +50,14 @@ fn read(dir: &Path, name: &str, parse: impl Fn(&mut dyn Read) -> Result<Vec<u8>>
     parse().with_context(|| format!("reading {}", path.display()))
 }
 
-pub fn images(file: &mut dyn Read, labels: u64) -> Result<Vec<u8>> {
+pub(crate) fn images(file: &mut dyn Read, labels: u64) -> Result<Vec<u8>> {
     let [count, rows, columns] = header(file, 0x0803)?;
     ensure!(rows == SIDE && columns == SIDE, "the images are {rows}×{columns}, not {SIDE}×{SIDE}");
     ensure!(count == labels, "there are {count} images but {labels} labels");
     body(file, count * SIDE * SIDE)
 }
 
-pub fn labels(file: &mut dyn Read) -> Result<Vec<u8>> {
+pub(crate) fn labels(file: &mut dyn Read) -> Result<Vec<u8>> {
     let [count] = header(file, 0x0801)?;
     ensure!(count <= MOST, "it announces {count} labels, more than {MOST}");
     let labels = body(file, count)?;

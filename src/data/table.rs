@@ -1,46 +1,22 @@
-//! Tables of numbers and categories: the reader's own CSV files, and Boston housing.
+//! Tables of numbers and categories from CSV files: a row becomes the inputs of a model, one of its columns the target.
 
-use super::{Draw, Samples, generator};
+use super::{Draw, Samples, Split, generator};
+use crate::kernel::ops::log_softmax;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The options for a table of the reader's own, in place of a section's data.
-///
-/// ```
-/// use candle_losses::data::TableArgs;
-///
-/// let none = TableArgs::default();
-/// assert!(none.csv.is_none() && none.categories.is_empty());
-/// ```
-#[derive(Debug, Clone, Default, clap::Args)]
-#[command(about = None, long_about = None, next_help_heading = "Your own data")]
-pub struct TableArgs {
-    /// Take this CSV file instead: names in the first line, then a sample in each
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-
-    /// The column to predict
-    #[arg(long, value_name = "COLUMN", requires = "csv")]
-    pub target: Option<String>,
-
-    /// Columns that hold categories, not numbers
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', requires = "csv")]
-    pub categories: Vec<String>,
-
-    /// Train nothing; write what the model of --init makes of each row of --csv to this CSV file
-    #[arg(long, value_name = "FILE", requires = "csv", requires = "init")]
-    #[arg(conflicts_with_all = ["resume", "checkpoint", "save", "log", "plot"])]
-    pub predict: Option<PathBuf>,
-}
+/// The name that an [`Encoding`] has among the metadata of a model's file.
+const ENCODING: &str = "candle-losses.table";
 
 /// What a target is: a number to come near to, or a class to choose.
 ///
 /// ```
-/// use candle_losses::data::Target;
+/// use candle_losses::data::table::Target;
 ///
 /// assert_ne!(Target::Number, Target::Class);
 /// ```
@@ -55,30 +31,11 @@ pub enum Target {
 /// More classes, or categories of a column, are likely numbers.
 const MOST: usize = 1000;
 
-/// A section that also takes a table of the reader's own, and how.
-///
-/// ```
-/// use candle_losses::data::{BostonHousing, Source};
-///
-/// // The Boston houses are what they are; `Regression` takes a table in their place.
-/// assert!(BostonHousing { test_fraction: 0.2 }.own_table().is_none());
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct OwnTable<'a> {
-    /// The options; the table is taken where they name a file.
-    pub args: &'a TableArgs,
-    /// What the section predicts.
-    pub target: Target,
-    /// The share of the rows to hold out.
-    pub test_fraction: f64,
-    /// Whether the options also name other data, so that it isn't clear which is meant.
-    pub is_ambiguous: bool,
-}
-
 /// How a row becomes the inputs of a model and its target: scales as learned from the training part, categories and classes
 /// from all of the table. It goes with the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Encoding {
+pub struct Encoding {
+    /// The column that is predicted.
     pub target: String,
     /// The classes in the order of the outputs; none where the target is a number.
     pub classes: Option<Vec<String>>,
@@ -100,19 +57,38 @@ enum Kind {
 }
 
 /// A CSV file with its header, each row with the line it starts on.
-pub(crate) struct Table {
+///
+/// ```
+/// use candle_core::Device;
+/// use candle_losses::data::table::{Table, Target};
+///
+/// let csv = "size,district,price\n50,north,100\n80,south,170\n";
+/// let table = Table::read("houses.csv", csv.as_bytes())?;
+/// let (data, encoding) =
+///     table.split(("price", Target::Number), &["district".into()], 0.0, 42, None, &Device::Cpu)?;
+/// let (inputs, prices) = data.train.batch(None, 0, 2)?;
+/// assert_eq!(inputs.to_vec2::<f32>()?, [[-1.0, 1.0, 0.0], [1.0, 0.0, 1.0]]); // standardized; one-hot
+/// assert_eq!(prices.to_vec2::<f32>()?, [[100.0], [170.0]]);
+/// assert_eq!(encoding.features(), 3);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+pub struct Table {
     name: String,
     header: Vec<String>,
     rows: Vec<(u64, csv::StringRecord)>,
 }
 
 impl Table {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it can't be read, has no rows, or its columns have not each a name of their own.
     pub fn open(path: &Path) -> Result<Self> {
         let file = std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?;
         Self::read(&path.display().to_string(), file)
     }
 
-    /// `name` is what errors call it.
+    /// The same from a reader; `name` is what errors call it.
     pub fn read(name: &str, csv: impl Read) -> Result<Self> {
         let reading = || format!("reading {name}");
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv);
@@ -130,11 +106,17 @@ impl Table {
         Ok(Self { name: name.to_owned(), header, rows })
     }
 
+    /// How many rows there are.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    #[cfg(any(fuzzing, test))]
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The names of the columns.
     pub fn header(&self) -> &[String] {
         &self.header
     }
@@ -198,7 +180,10 @@ impl Table {
     }
 
     /// The training part and a `test_fraction` to hold out, chosen by the seed, with what was learned from the former, or
-    /// was known before.
+    /// was known before. `categories` are the columns that hold no numbers; the target is a column and what it is.
+    ///
+    /// # Errors
+    /// If a column is not there, a value is missing or not what its column holds, or nothing is left to train on.
     pub fn split(
         &self,
         (target, kind): (&str, Target),
@@ -207,9 +192,10 @@ impl Table {
         seed: u64,
         known: Option<Encoding>,
         device: &Device,
-    ) -> Result<(Samples, Samples, Encoding)> {
+    ) -> Result<(Split, Encoding)> {
+        ensure!((0.0..1.0).contains(&test_fraction), "the test fraction is {test_fraction} but must be in [0, 1)");
         let held_out = (self.len() as f64 * test_fraction).round() as usize;
-        ensure!(held_out < self.len(), "--test-fraction {test_fraction} leaves nothing to train on");
+        ensure!(held_out < self.len(), "a test fraction of {test_fraction} leaves nothing to train on");
         let mut shuffled = (0..self.len()).collect::<Vec<_>>();
         shuffled.shuffle(&mut generator(seed, Draw::Split));
         let mut is_held_out = vec![false; self.len()];
@@ -229,9 +215,9 @@ impl Table {
             None => self.learn((target, kind), categories, &train)?,
         };
         let samples = |rows: &[usize]| {
-            Samples::new(self.inputs(&encoding, rows, device)?, self.targets(&encoding, rows, device)?)
+            anyhow::Ok(Samples::new(self.inputs(&encoding, rows, device)?, self.targets(&encoding, rows, device)?)?)
         };
-        Ok((samples(&train)?, samples(&test)?, encoding))
+        Ok((Split { train: samples(&train)?, test: samples(&test)? }, encoding))
     }
 
     fn learn(&self, (target, kind): (&str, Target), categories: &[String], train: &[usize]) -> Result<Encoding> {
@@ -267,6 +253,9 @@ impl Table {
     }
 
     /// The inputs of these rows, (N, inputs).
+    ///
+    /// # Errors
+    /// If a column is not there, or a value is missing or not what was learned of its column.
     pub fn inputs(&self, encoding: &Encoding, rows: &[usize], device: &Device) -> Result<Tensor> {
         let places = encoding.columns.iter().map(|column| self.column(&column.name)).collect::<Result<Vec<_>>>()?;
         let mut inputs = Vec::new();
@@ -285,7 +274,7 @@ impl Table {
                 }
             }
         }
-        Ok(Tensor::from_vec(inputs, (rows.len(), encoding.inputs()), device)?)
+        Ok(Tensor::from_vec(inputs, (rows.len(), encoding.features()), device)?)
     }
 
     fn targets(&self, encoding: &Encoding, rows: &[usize], device: &Device) -> Result<Tensor> {
@@ -312,20 +301,54 @@ impl Table {
 
 impl Encoding {
     /// How many numbers a row becomes.
-    fn inputs(&self) -> usize {
+    pub fn features(&self) -> usize {
         let widths = self.columns.iter().map(|column| match &column.kind {
             Kind::Number { .. } => 1,
             Kind::Categories(known) => known.len(),
         });
         widths.sum()
     }
-}
 
-/// A share to hold out.
-pub(super) fn test_fraction(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(fraction) if (0.0..1.0).contains(&fraction) => Ok(fraction),
-        _ => Err("needs a number from 0 up to, but not including, 1".into()),
+    /// How many outputs the model has: one for each class, or the number.
+    pub fn outputs(&self) -> usize {
+        self.classes.as_ref().map_or(1, Vec::len)
+    }
+
+    /// What goes with the weights into a safetensors file, among its metadata.
+    pub fn to_metadata(&self) -> Result<(String, String)> {
+        Ok((ENCODING.to_owned(), serde_json::to_string(self)?))
+    }
+
+    /// That of the table which the model in a safetensors file was trained on.
+    pub fn of_model(bytes: &[u8]) -> Result<Self> {
+        let (_, metadata) = SafeTensors::read_metadata(bytes)?;
+        let encoding = metadata.metadata().as_ref().and_then(|metadata| metadata.get(ENCODING));
+        let encoding = encoding
+            .context("this model was not trained on a table: make it with --csv FILE --target COLUMN --save")?;
+        Ok(serde_json::from_str(encoding)?)
+    }
+
+    /// A model's outputs, (N, outputs), as CSV: the number, or the class with its probability, of each row.
+    pub fn predictions(&self, output: &Tensor) -> Result<Vec<u8>> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        match &self.classes {
+            None => {
+                csv.write_record([&self.target])?;
+                for number in output.flatten_all()?.to_vec1::<f32>()? {
+                    csv.write_record([number.to_string()])?;
+                }
+            }
+            Some(classes) => {
+                csv.write_record([self.target.as_str(), "probability"])?;
+                let probabilities = log_softmax(output, 1)?.exp()?;
+                let (choices, sure) =
+                    (probabilities.argmax(1)?.to_vec1::<u32>()?, probabilities.max(1)?.to_vec1::<f32>()?);
+                for (choice, sure) in choices.into_iter().zip(sure) {
+                    csv.write_record([&classes[choice as usize], &sure.to_string()])?;
+                }
+            }
+        }
+        Ok(csv.into_inner()?)
     }
 }
 
@@ -339,7 +362,8 @@ mod tests {
 
     fn split(csv: &str, target: (&str, Target), categories: &[&str]) -> Result<(Samples, Samples, Encoding)> {
         let categories = categories.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        table(csv)?.split(target, &categories, 0.0, 1, None, &Device::Cpu)
+        let (data, encoding) = table(csv)?.split(target, &categories, 0.0, 1, None, &Device::Cpu)?;
+        Ok((data.train, data.test, encoding))
     }
 
     fn inputs(samples: &Samples) -> Vec<Vec<f32>> {
@@ -370,8 +394,8 @@ mod tests {
     fn more_training_keeps_what_was_learned_of_the_columns() -> Result<()> {
         let (_, _, known) = split("x,y\n0,1\n2,2\n", ("y", Target::Number), &[])?;
         let more = table("y,x\n5,3\n")?;
-        let (train, ..) = more.split(("y", Target::Number), &[], 0.0, 1, Some(known.clone()), &Device::Cpu)?;
-        assert_eq!(inputs(&train), [[2.0]]);
+        let (data, _) = more.split(("y", Target::Number), &[], 0.0, 1, Some(known.clone()), &Device::Cpu)?;
+        assert_eq!(inputs(&data.train), [[2.0]]);
         let other = more.split(("x", Target::Number), &[], 0.0, 1, Some(known), &Device::Cpu);
         assert_eq!(other.unwrap_err().to_string(), "the weights of --init predict y, not x");
         Ok(())

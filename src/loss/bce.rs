@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::{ln, ln_1p};
-use super::{Reduction, broadcast_weight, check_elements, matching, ops};
+use super::{Reduction, broadcast_weight, check_elements, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::{ln, ln_1p};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a probability `x` against a target `y`:

@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::{logistic, positive};
-use super::{Reduction, broadcast_weight, matching, ops};
+use super::{Reduction, broadcast_weight, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::{logistic, positive};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a logit `x`, the value before the sigmoid `σ`, against a target `y`:

@@ -1,4 +1,5 @@
-use super::{Reduction, check_option, matching, ops, same_device};
+use super::{Reduction, check_option, matching, same_device};
+use crate::kernel::ops;
 use candle_core::{D, Result, Tensor, bail};
 
 /// A loss on the angle between two vectors that belong together (`y = 1`) or don't (`y = -1`):

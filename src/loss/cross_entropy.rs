@@ -1,6 +1,6 @@
-use super::fused::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
-use super::scalar::{exp, ln};
 use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
+use crate::kernel::scalar::{exp, ln};
+use crate::kernel::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
 use candle_core::{Result, Tensor};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:

@@ -1,4 +1,5 @@
-use super::{Reduction, float, integers, ops};
+use super::{Reduction, float, integers};
+use crate::kernel::ops;
 use candle_core::{D, Device, Result, Shape, Tensor, bail};
 
 /// Connectionist temporal classification: the negative log-likelihood of a label sequence under per-step predictions,

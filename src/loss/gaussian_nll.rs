@@ -1,6 +1,6 @@
-use super::fused::fused;
-use super::scalar::ln;
 use super::{Reduction, check_elements, check_option, float, matching, same_kind};
+use crate::kernel::fused;
+use crate::kernel::scalar::ln;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:

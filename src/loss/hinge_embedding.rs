@@ -1,5 +1,6 @@
-use super::fused::fused;
-use super::{Reduction, check_option, matching, ops};
+use super::{Reduction, check_option, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
 use candle_core::{Result, Tensor};
 
 /// A loss on a distance `x` between two things that are alike (`y = 1`) or not (`y = -1`):

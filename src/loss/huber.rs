@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::clamp;
-use super::{Reduction, check_option, matching, ops};
+use super::{Reduction, check_option, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::clamp;
 use candle_core::{Result, Tensor};
 
 /// Squared error near the target, absolute error far from it, for an error `d = x - y`:

@@ -1,6 +1,6 @@
-use super::fused::fused;
-use super::scalar::{exp, ln};
 use super::{Reduction, check_elements, matching};
+use crate::kernel::fused;
+use crate::kernel::scalar::{exp, ln};
 use candle_core::{Result, Tensor};
 
 /// Kullback-Leibler divergence of predicted log-probabilities `x` from a target distribution `y`, element by element:

@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::sign;
-use super::{Reduction, matching, ops};
+use super::{Reduction, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::sign;
 use candle_core::{Result, Tensor};
 
 /// Absolute error: `l = |x - y|`, for an input `x` and a target `y`.

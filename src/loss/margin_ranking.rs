@@ -1,4 +1,5 @@
-use super::{Reduction, check_option, matching, ops};
+use super::{Reduction, check_option, matching};
+use crate::kernel::ops;
 use candle_core::{Result, Tensor};
 
 /// A loss on which of two scores should be the higher, `x1` if `y = 1` or `x2` if `y = -1`:

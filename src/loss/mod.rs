@@ -64,7 +64,6 @@ mod bce_with_logits;
 mod cosine_embedding;
 mod cross_entropy;
 mod ctc;
-pub(crate) mod fused;
 mod gaussian_nll;
 mod hinge_embedding;
 mod huber;
@@ -76,14 +75,13 @@ mod multi_margin;
 mod multilabel_margin;
 mod multilabel_soft_margin;
 mod nll;
-pub(crate) mod ops;
 mod poisson_nll;
-mod scalar;
 mod smooth_l1;
 mod soft_margin;
 mod triplet_margin;
 mod triplet_margin_with_distance;
 
+pub use crate::kernel::ops::log_softmax;
 pub use bce::BceLoss;
 pub use bce_with_logits::BceWithLogitsLoss;
 pub use cosine_embedding::CosineEmbeddingLoss;
@@ -100,15 +98,14 @@ pub use multi_margin::MultiMarginLoss;
 pub use multilabel_margin::MultiLabelMarginLoss;
 pub use multilabel_soft_margin::MultiLabelSoftMarginLoss;
 pub use nll::NllLoss;
-pub use ops::log_softmax;
 pub use poisson_nll::PoissonNllLoss;
 pub use smooth_l1::SmoothL1Loss;
 pub use soft_margin::SoftMarginLoss;
 pub use triplet_margin::TripletMarginLoss;
 pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
+use crate::kernel::{Counted, all, elements};
 use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
-use fused::{Counted, all, elements};
 
 /// How the losses of the single elements (or samples) become the result.
 ///

@@ -1,5 +1,5 @@
-use super::fused::fused;
 use super::{Reduction, matching};
+use crate::kernel::fused;
 use candle_core::{Result, Tensor};
 
 /// Squared error: `l = (x - y)²`, for an input `x` and a target `y`.

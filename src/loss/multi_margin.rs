@@ -1,6 +1,6 @@
-use super::fused::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
-use super::scalar::positive;
 use super::{Classes, Reduction, check_option, float};
+use crate::kernel::scalar::positive;
+use crate::kernel::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
 use candle_core::{Result, Tensor, bail};
 
 /// Hinge loss between the score of the right class `y` and each other score of the `C`:

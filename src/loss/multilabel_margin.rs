@@ -1,4 +1,5 @@
-use super::{Reduction, classes, float, ops, same_device};
+use super::{Reduction, classes, float, same_device};
+use crate::kernel::ops;
 use candle_core::{D, DType, Result, Tensor, bail};
 
 /// Hinge loss between the scores of the classes `Y` that a sample belongs to and the scores of those it does not:

@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::{logistic, positive};
-use super::{Reduction, broadcast_weight, matching, ops};
+use super::{Reduction, broadcast_weight, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::{logistic, positive};
 use candle_core::{D, Result, Tensor, bail};
 
 /// Binary cross-entropy of each of `C` labels that a sample has or has not, averaged over the labels:

@@ -1,6 +1,6 @@
-use super::fused::fused;
-use super::scalar::{exp, ln};
 use super::{Reduction, check_elements, check_option, matching};
+use crate::kernel::fused;
+use crate::kernel::scalar::{exp, ln};
 use candle_core::{Result, Tensor};
 
 /// Negative log-likelihood of a count `y` under a Poisson distribution whose rate is predicted:

@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::clamp;
-use super::{L1Loss, Reduction, check_option, matching, ops};
+use super::{L1Loss, Reduction, check_option, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::clamp;
 use candle_core::{Result, Tensor};
 
 /// Absolute error with its corner rounded off, for an error `d = x - y`:

@@ -1,6 +1,7 @@
-use super::fused::fused;
-use super::scalar::{logistic, positive};
-use super::{Reduction, matching, ops};
+use super::{Reduction, matching};
+use crate::kernel::fused;
+use crate::kernel::ops;
+use crate::kernel::scalar::{logistic, positive};
 use candle_core::{Result, Tensor};
 
 /// Logistic loss of a score `x` against a side `y`, 1 or -1: `l = log(1 + e^(-y·x))`.

@@ -1,4 +1,5 @@
-use super::{Reduction, check_option, matching, ops};
+use super::{Reduction, check_option, matching};
+use crate::kernel::ops;
 use candle_core::{D, Result, Tensor, bail};
 
 /// A loss on three points: an anchor should be nearer to what is like it than to what is not, by `margin`:

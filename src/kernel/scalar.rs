@@ -12,13 +12,13 @@ const ROUND: f32 = 12_582_912.0;
 
 /// -1, ±0 or 1; NaN of NaN.
 #[inline(always)]
-pub(super) fn sign(x: f32) -> f32 {
+pub(crate) fn sign(x: f32) -> f32 {
     if x.abs() > 0.0 { 1f32.copysign(x) } else { x }
 }
 
 /// `x` within ±`bound`; NaN of NaN. The standard library's may panic, which keeps a loop from becoming vectors.
 #[inline(always)]
-pub(super) fn clamp(x: f32, bound: f32) -> f32 {
+pub(crate) fn clamp(x: f32, bound: f32) -> f32 {
     if x < -bound {
         -bound
     } else if x > bound {
@@ -32,7 +32,7 @@ pub(super) fn clamp(x: f32, bound: f32) -> f32 {
 ///
 /// With `x = n·log 2 + r` it is `2^n · e^r`. The polynomial is that of Moshier's Cephes library.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-104.0, 89.0);
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -59,7 +59,7 @@ fn power_of_2(n: i32) -> f32 {
 ///
 /// With `x = 2^e · m` and `m` around 1 it is `e·log 2 + log m`. The polynomial is that of Moshier's Cephes library.
 #[inline(always)]
-pub(super) fn ln(x: f32) -> f32 {
+pub(crate) fn ln(x: f32) -> f32 {
     // The smallest numbers have no leading 1; here they get one.
     let tiny = x < f32::MIN_POSITIVE;
     let bits = (if tiny { x * 8_388_608.0 } else { x }).to_bits() as i32;
@@ -89,7 +89,7 @@ pub(super) fn ln(x: f32) -> f32 {
 
 /// `log(1 + y)` for `y >= -1`, without losing a `y` that vanishes beside 1.
 #[inline(always)]
-pub(super) fn ln_1p(y: f32) -> f32 {
+pub(crate) fn ln_1p(y: f32) -> f32 {
     let sum = 1.0 + y;
     // At y = -1 nothing was lost, and the bound keeps 0 / 0 out.
     ln(sum) + (y - (sum - 1.0)) / sum.max(1e-30)
@@ -97,14 +97,14 @@ pub(super) fn ln_1p(y: f32) -> f32 {
 
 /// `log(1 + e^-|x|)` and the sigmoid `1 / (1 + e^-x)`, both exact in both tails.
 #[inline(always)]
-pub(super) fn logistic(x: f32) -> (f32, f32) {
+pub(crate) fn logistic(x: f32) -> (f32, f32) {
     let e = exp(-x.abs());
     (ln_1p(e), (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e))
 }
 
 /// `x` where it is positive, else 0.
 #[inline(always)]
-pub(super) fn positive(x: f32) -> f32 {
+pub(crate) fn positive(x: f32) -> f32 {
     if x > 0.0 { x } else { 0.0 }
 }
 

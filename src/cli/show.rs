@@ -1,73 +1,19 @@
-//! What is shown on a terminal only: some held-out digits, and a summary at the end. All of it goes to stderr.
+//! Digits drawn on a terminal, with what a model makes of them.
 
-use crate::Session;
-use crate::cli::example_name;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use console::style;
 use std::fmt::Write;
 
 /// As many digits as fit beside each other on 80 columns.
-const SHOWN: usize = 6;
+pub(super) const SHOWN: usize = 6;
 /// The side of the part of an image that is drawn, the border being empty.
 const DRAWN: usize = 24;
 /// A letter is two dots wide and four high.
 const LETTERS: usize = DRAWN / 2;
 
-impl Session {
-    /// Draws six held-out digits on the terminal, each above what the model makes of it and what is true: a number for
-    /// each, (N) or (N, 1), or tags, (N, tags), of which those are named that hold. Elsewhere, and with `--no-progress`,
-    /// it does nothing.
-    ///
-    /// # Errors
-    /// If there are fewer predictions or truths than samples.
-    pub fn show_digits(&self, predictions: &Tensor, truths: &Tensor) -> Result<()> {
-        let images = self.test.len().min(SHOWN);
-        if !self.is_watched() || images == 0 || self.test.features() != 28 * 28 {
-            return Ok(());
-        }
-        let (inputs, _) = self.test.batch(None, 0, images)?;
-        let pixels = inputs.reshape((images, 28, 28))?.to_vec3::<f32>()?;
-        let (predictions, truths) = (described(predictions, images)?, described(truths, images)?);
-        eprint!("{}", drawn(&pixels, &predictions, &truths));
-        Ok(())
-    }
-
-    /// Ends a run: says on a terminal how long it took, where its files are and what to try next, which are options.
-    ///
-    /// # Errors
-    /// None; it is the last word of an example, which ends in a result.
-    pub fn finish(&self, next: &str) -> Result<()> {
-        if !self.is_watched() {
-            return Ok(());
-        }
-        if let Some((steps, time)) = self.trained.get() {
-            let seconds = time.as_secs_f64();
-            eprintln!("Trained {steps} steps in {seconds:.1} s, {:.0} a second.", *steps as f64 / seconds.max(1e-9));
-        }
-        if let (Some(files), None) = (self.files(), &self.predict) {
-            eprintln!("Files: {files}.");
-        }
-        let command = format!("cargo run --example {} -- {next}", example_name());
-        eprintln!("Next: {}", style(command).for_stderr().cyan());
-        Ok(())
-    }
-
-    /// The files that a training leaves; `None` if there are none.
-    pub(crate) fn files(&self) -> Option<String> {
-        let args = &self.args;
-        let files = [&args.save, &args.log, &args.plot, &args.checkpoint].into_iter().flatten();
-        let files = files.map(|path| path.display().to_string()).collect::<Vec<_>>();
-        (!files.is_empty()).then(|| files.join(", "))
-    }
-
-    fn is_watched(&self) -> bool {
-        !self.args.no_progress && console::user_attended_stderr()
-    }
-}
-
 /// The first rows of a tensor in words.
-fn described(values: &Tensor, rows: usize) -> Result<Vec<String>> {
+pub(super) fn described(values: &Tensor, rows: usize) -> Result<Vec<String>> {
     let is_whole = !values.dtype().is_float();
     let values = values.narrow(0, 0, rows)?.to_dtype(DType::F32)?.reshape((rows, ()))?.to_vec2::<f32>()?;
     let words = values.iter().map(|row| match row.as_slice() {
@@ -82,7 +28,7 @@ fn described(values: &Tensor, rows: usize) -> Result<Vec<String>> {
 }
 
 /// Images beside each other in dots, and below each what was predicted, with the truth in brackets where it is another.
-fn drawn(images: &[Vec<Vec<f32>>], predictions: &[String], truths: &[String]) -> String {
+pub(super) fn drawn(images: &[Vec<Vec<f32>>], predictions: &[String], truths: &[String]) -> String {
     let mut text = String::new();
     for row in 0..DRAWN / 4 {
         let parts =

@@ -1,5 +1,5 @@
-use crate::output::Output;
-use crate::plot::{Panel, panels};
+use super::files::write;
+use super::plot::{Panel, panels};
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::path::Path;
 /// Losses compared: each trained under several conditions with several seeds, each time with the same metrics.
 ///
 /// ```
-/// use candle_losses::Comparison;
+/// use candle_losses::cli::Comparison;
 ///
 /// let conditions = [0.0, 20.0];
 /// let comparison = Comparison::run(&["a", "b"], &conditions, &["MAE"], 3, |loss, condition, seed| {
@@ -101,7 +101,7 @@ impl Comparison {
             spread: self.of(|(_, of_condition)| of_condition[metric].1),
         };
         let svg = panels(title, &self.losses, &self.metrics.iter().enumerate().map(panel).collect::<Vec<_>>())?;
-        Output::create(path)?.write(svg.as_bytes())?;
+        write(path, svg.as_bytes())?;
         writeln!(std::io::stdout(), "Picture: {}", path.display())?;
         Ok(())
     }

@@ -7,8 +7,24 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
+/// Writes a file, which appears under its name, in place of an older one, once it is whole.
+///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("predictions.csv");
+/// candle_losses::cli::write(&path, b"price\n12.5\n")?;
+/// assert_eq!(std::fs::read(&path)?, b"price\n12.5\n");
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// If it can't be written; what was there stays.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    Output::create(path)?.write(bytes)
+}
+
 /// A file to be: what is written to it appears under its name by [`Output::commit`] only.
-pub struct Output {
+pub(super) struct Output {
     path: PathBuf,
     file: Target,
 }

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Resu
 use candle_core::{backend::BackendStorage, bail};
 
 /// What PyTorch keeps denominators away from 0 with: 1e-12, as a constant of single precision.
-pub(super) const TINY: f64 = 1e-12f32 as f64;
+pub(crate) const TINY: f64 = 1e-12f32 as f64;
 
 /// `x` where it is positive, else 0. The derivative at 0 is 0, as PyTorch's (candle's `relu` has 1 there).
 pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
@@ -12,19 +12,19 @@ pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `|x|`, with derivative 0 at 0, as PyTorch's (candle's `abs` has 1 there).
-pub(super) fn abs(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn abs(x: &Tensor) -> Result<Tensor> {
     x * x.detach().sign()?
 }
 
 /// `log(sigmoid(x)) = min(x, 0) - log(1 + e^-|x|)`: finite for every finite `x`, exact in both tails.
-pub(super) fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
     let min = x.lt(0f64)?.where_cond(x, &x.zeros_like()?)?;
     min - log1p(&x.abs()?.neg()?.exp()?)?
 }
 
 /// `log(1 + y)` for `y >= -1`, without losing a `y` that vanishes beside 1: what rounding took from `1 + y` is made
 /// good to first order.
-pub(super) fn log1p(y: &Tensor) -> Result<Tensor> {
+pub(crate) fn log1p(y: &Tensor) -> Result<Tensor> {
     let sum = (y + 1.)?;
     let (y, rounded) = (y.detach(), sum.detach());
     // At y = -1 nothing was lost, and the bound keeps 0 / 0 out.
@@ -34,8 +34,8 @@ pub(super) fn log1p(y: &Tensor) -> Result<Tensor> {
 
 /// `log(softmax(x))` over dimension `dim`, without overflow and without the logarithm of a vanished probability.
 ///
-/// For the last layer of a model under [`NllLoss`](super::NllLoss), [`KlDivLoss`](super::KlDivLoss) or
-/// [`CtcLoss`](super::CtcLoss); [`CrossEntropyLoss`](super::CrossEntropyLoss) has it in it.
+/// For the last layer of a model under [`NllLoss`](crate::loss::NllLoss), [`KlDivLoss`](crate::loss::KlDivLoss) or
+/// [`CtcLoss`](crate::loss::CtcLoss); [`CrossEntropyLoss`](crate::loss::CrossEntropyLoss) has it in it.
 ///
 /// `x` may be of any shape and is `f16`, `bf16`, `f32` or `f64`; the result has its shape and dtype. Its gradient is
 /// `g - softmax(x) · Σ g`.
@@ -69,7 +69,7 @@ pub fn log_softmax(x: &Tensor, dim: impl candle_core::shape::Dim) -> Result<Tens
 
 /// `value` as a function of `arg` with a gradient of its own, for the losses whose gradient in PyTorch is not the
 /// derivative of what it computes: `gradient` makes that of `arg` from that of the value.
-pub(super) fn with_gradient<F>(arg: &Tensor, value: &Tensor, gradient: F) -> Result<Tensor>
+pub(crate) fn with_gradient<F>(arg: &Tensor, value: &Tensor, gradient: F) -> Result<Tensor>
 where
     F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {

@@ -3,17 +3,16 @@
 //! candle's own product would do, at more than twice the time of a small step: on each call it reads the number of cores
 //! from the operating system, and its gradient is taken of both factors, though that of a batch of images goes to nobody.
 
-use crate::loss::fused::{elements, in_parallel, is_plain};
-use crate::loss::ops;
-use candle_core::utils::barrier_pool;
+use crate::kernel::product::{Matrix, add_product};
+use crate::kernel::{elements, is_plain, ops};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
-/// `x·weight + bias`, then ReLU if asked for. `x` is (N, inputs), `weight` (inputs, outputs), `bias` (outputs).
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
+/// `x·weightᵀ + bias`, then ReLU if asked for. `x` is (N, inputs), `weight` (outputs, inputs), `bias` (outputs).
+pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
     if [x, weight, bias].into_iter().all(is_plain) {
         return x.apply_op3(weight, bias, Linear { relu });
     }
-    let y = x.matmul(weight)?.broadcast_add(bias)?;
+    let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
     // Not candle's own `relu`, whose derivative at 0 is 1.
     if relu { ops::relu(&y) } else { Ok(y) }
 }
@@ -37,13 +36,13 @@ impl CustomOp3 for Linear {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (rows, inputs) = x_layout.shape().dims2()?;
-        let (height, outputs) = weight_layout.shape().dims2()?;
-        if height != inputs || bias_layout.shape().dims() != [outputs] {
+        let (outputs, width) = weight_layout.shape().dims2()?;
+        if width != inputs || bias_layout.shape().dims() != [outputs] {
             bail!("linear: {inputs} inputs and {:?} for {:?}", bias_layout.dims(), weight_layout.dims())
         }
         let (x, weight) = (elements(x, x_layout)?, elements(weight, weight_layout)?);
         let mut y = elements::<f32>(bias, bias_layout)?.repeat(rows);
-        add_product(&mut y, Matrix::new(x, rows, inputs), Matrix::new(weight, inputs, outputs));
+        add_product(&mut y, Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs).transposed());
         if self.relu {
             // NaN stays, so that a run which diverges shows it.
             y.iter_mut().for_each(|y| *y = if *y <= 0.0 { 0.0 } else { *y });
@@ -60,7 +59,7 @@ impl CustomOp3 for Linear {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (rows, inputs) = x.dims2()?;
-        let outputs = weight.dim(1)?;
+        let outputs = weight.dim(0)?;
         let mut grad = with_elements(grad, <[f32]>::to_vec)?;
         if self.relu {
             // The derivative at 0 is 0, as PyTorch's.
@@ -71,21 +70,24 @@ impl CustomOp3 for Linear {
         let of_x = match x.track_op() {
             true => {
                 let mut product = vec![0.0; rows * inputs];
-                with_elements(weight, |weight| {
-                    add_product(&mut product, grad, Matrix::new(weight, inputs, outputs).transposed())
-                })?;
+                with_elements(weight, |weight| add_product(&mut product, grad, Matrix::new(weight, outputs, inputs)))?;
                 Some(Tensor::from_vec(product, (rows, inputs), x.device())?)
             }
             false => None,
         };
-        let mut product = vec![0.0; inputs * outputs];
-        with_elements(x, |x| add_product(&mut product, Matrix::new(x, rows, inputs).transposed(), grad))?;
+        let of_weight = match weight.track_op() {
+            true => {
+                let mut product = vec![0.0; inputs * outputs];
+                with_elements(x, |x| add_product(&mut product, grad.transposed(), Matrix::new(x, rows, inputs)))?;
+                Some(Tensor::from_vec(product, (outputs, inputs), x.device())?)
+            }
+            false => None,
+        };
         let mut sums = vec![0.0; outputs];
         for row in grad.values.chunks_exact(outputs) {
             sums.iter_mut().zip(row).for_each(|(sum, grad)| *sum += grad);
         }
-        let of_weight = Tensor::from_vec(product, (inputs, outputs), x.device())?;
-        Ok((of_x, Some(of_weight), Some(Tensor::from_vec(sums, outputs, x.device())?)))
+        Ok((of_x, of_weight, Some(Tensor::from_vec(sums, outputs, x.device())?)))
     }
 }
 
@@ -95,85 +97,6 @@ fn with_elements<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     match &*storage {
         Storage::Cpu(storage) => Ok(f(elements(storage, layout)?)),
         _ => bail!("linear: needs to be on the CPU"),
-    }
-}
-
-/// A matrix whose rows or, transposed, columns follow each other.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self { values, rows, columns, row_stride: columns, column_stride: 1 }
-    }
-
-    fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    /// These of its rows, or as many of them as there are.
-    fn block(self, start: usize, rows: usize) -> Self {
-        Self { values: &self.values[start * self.row_stride..], rows: rows.min(self.rows - start), ..self }
-    }
-
-    /// Whether the values hold all that the sizes and strides reach.
-    fn is_within(self) -> bool {
-        let last = (self.rows.max(1) - 1) * self.row_stride + (self.columns.max(1) - 1) * self.column_stride;
-        self.rows * self.columns == 0 || last < self.values.len()
-    }
-}
-
-/// Below this many multiplications one core is faster than several.
-const THREADING_THRESHOLD: usize = 1 << 20;
-
-/// `c += a·b`, where `c` is row by row. Large ones are cut into blocks of rows, one for each core.
-fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
-    let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { barrier_pool().n_workers() + 1 };
-    let rows = m.div_ceil(parts);
-    let blocks = c.chunks_mut((rows * n).max(1)).enumerate();
-    in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))).collect(), |(c, a)| add_block(c, a, b));
-}
-
-#[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
-fn add_block(c: &mut [f32], a: Matrix, b: Matrix) {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
-    // SAFETY: the three slices hold what the sizes and strides reach, as asserted, and `c` is borrowed for writing alone.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            n as isize,
-            true,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 
@@ -192,10 +115,10 @@ mod tests {
         // The largest uses several threads.
         for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (10, 20, 7), (300, 200, 150)] {
             for relu in [false, true] {
-                let (x, weight) = (var(rows, inputs, 1), var(inputs, outputs, 2));
+                let (x, weight) = (var(rows, inputs, 1), var(outputs, inputs, 2));
                 let bias = Var::from_tensor(&var(1, outputs, 3).squeeze(0)?)?;
                 let cotangent = var(rows, outputs, 4);
-                let composed = x.matmul(&weight)?.broadcast_add(&bias)?;
+                let composed = x.matmul(&weight.t()?)?.broadcast_add(&bias)?;
                 let composed = if relu { composed.relu()? } else { composed };
                 let fused = linear(&x, &weight, &bias, relu)?;
                 let grads = |y: &Tensor| (y * cotangent.as_tensor())?.sum_all()?.backward();
@@ -216,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_not_hidden_by_the_relu() -> Result<()> {
-        let (x, weight) = (Tensor::full(f32::NAN, (2, 3), &Device::Cpu)?, var(3, 4, 2));
+        let (x, weight) = (Tensor::full(f32::NAN, (2, 3), &Device::Cpu)?, var(4, 3, 2));
         let y = linear(&x, &weight, &Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu)?, true)?;
         assert!(y.flatten_all()?.to_vec1::<f32>()?.iter().all(|y| y.is_nan()));
         Ok(())
@@ -225,7 +148,7 @@ mod tests {
     #[test]
     fn refuses_sizes_that_do_not_fit() {
         let bias = var(1, 2, 3).squeeze(0).unwrap();
-        assert!(linear(&var(3, 4, 1), &var(5, 2, 2), &bias, false).is_err());
-        assert!(linear(&var(3, 5, 1), &var(5, 3, 2), &bias, false).is_err());
+        assert!(linear(&var(3, 4, 1), &var(2, 5, 2), &bias, false).is_err());
+        assert!(linear(&var(3, 5, 1), &var(3, 5, 2), &bias, false).is_err());
     }
 }

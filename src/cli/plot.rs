@@ -29,7 +29,7 @@ const POINTS: usize = 500;
 /// What is drawn beside another with the same lines: a value, a derivative, a metric.
 ///
 /// ```
-/// use candle_losses::plot::{Panel, panels};
+/// use candle_losses::cli::plot::{Panel, panels};
 ///
 /// let line = |slope: f64| (0..10).map(|x| (f64::from(x), slope * f64::from(x))).collect();
 /// let panel = Panel { x: "x".into(), y: "y".into(), lines: vec![line(1.0), line(2.0)], spread: Vec::new() };
@@ -52,7 +52,7 @@ pub struct Panel {
 /// Panels side by side under a title and a legend with a label for each line.
 ///
 /// ```
-/// use candle_losses::plot::panels;
+/// use candle_losses::cli::plot::panels;
 ///
 /// assert!(panels("No lines", &[], &[])?.contains("No lines"));
 /// # Ok::<(), anyhow::Error>(())
@@ -78,7 +78,7 @@ pub fn panels(title: &str, legend: &[String], panels: &[Panel]) -> Result<String
 /// Lines alone, small: to be recognized, not to be read off.
 ///
 /// ```
-/// use candle_losses::plot::thumbnail;
+/// use candle_losses::cli::plot::thumbnail;
 ///
 /// let line = (0..10).map(|x| (f64::from(x), 1.0)).collect();
 /// assert!(thumbnail(&[line])?.starts_with("<svg"));
@@ -103,7 +103,7 @@ pub fn thumbnail(lines: &[Vec<(f64, f64)>]) -> Result<String> {
 /// The loss of each step, light, and its running mean before it, under a title.
 ///
 /// ```
-/// use candle_losses::plot::training_curve;
+/// use candle_losses::cli::plot::training_curve;
 ///
 /// let losses = (1..1000).map(|step| 1.0 / f64::from(step)).collect::<Vec<_>>();
 /// assert!(training_curve("It learns", &losses)?.contains("It learns"));

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The exit code of a program that was interrupted, by convention.
-pub(crate) const EXIT_CODE: u8 = 130;
+pub(super) const EXIT_CODE: u8 = 130;
 
 static IS_TRAINING: AtomicBool = AtomicBool::new(false);
 static IS_ASKED: AtomicBool = AtomicBool::new(false);
 
 /// The run was interrupted, has said so, and has written its files.
 #[derive(Debug)]
-pub(crate) struct Interrupted;
+pub(super) struct Interrupted;
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
@@ -21,9 +21,9 @@ impl std::fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// As long as it is held, the first Ctrl-C only asks to end.
-pub(crate) struct Listening(());
+pub(super) struct Listening(());
 
-pub(crate) fn listen() -> Listening {
+pub(super) fn listen() -> Listening {
     IS_ASKED.store(false, Ordering::SeqCst);
     IS_TRAINING.store(true, Ordering::SeqCst);
     // It fails where somebody else listens already, as a training before this one.
@@ -41,6 +41,6 @@ impl Drop for Listening {
     }
 }
 
-pub(crate) fn is_asked() -> bool {
+pub(super) fn is_asked() -> bool {
     IS_ASKED.load(Ordering::SeqCst)
 }

@@ -1,0 +1,63 @@
+//! A model of your own: a convolutional network of candle-nn on the digits, trained by this crate's loop, losses and Adam.
+//!
+//! `Parameters` hands out the variables to any layer of candle-nn, drawn by `--seed`; the session has the options, the files
+//! and the lines on the terminal. `Training` in the library is the same loop without those.
+//!
+//!     cargo run --example own_model -- --lr 1e-3
+
+mod common;
+
+use candle_core::{D, Module, Result, Tensor};
+use candle_losses::cli::{Args, Digits, run};
+use candle_losses::loss::{CrossEntropyLoss, Reduction};
+use candle_nn::{Conv2d, Linear, VarBuilder, conv2d, linear};
+
+#[derive(clap::Parser)]
+#[command(about = "A model of your own: a convolutional network of candle-nn on the digits")]
+struct Options {
+    #[command(flatten)]
+    args: Args<Digits>,
+}
+
+struct ConvNet {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    hidden: Linear,
+    output: Linear,
+}
+
+impl ConvNet {
+    fn new(vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            conv1: conv2d(1, 16, 5, Default::default(), vb.pp("conv1"))?,
+            conv2: conv2d(16, 32, 5, Default::default(), vb.pp("conv2"))?,
+            hidden: linear(32 * 4 * 4, 64, vb.pp("hidden"))?,
+            output: linear(64, 10, vb.pp("output"))?,
+        })
+    }
+}
+
+impl Module for ConvNet {
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let x = images.reshape(((), 1, 28, 28))?;
+        let x = self.conv1.forward(&x)?.max_pool2d(2)?.relu()?; // (N, 16, 12, 12)
+        let x = self.conv2.forward(&x)?.max_pool2d(2)?.relu()?; // (N, 32, 4, 4)
+        self.output.forward(&self.hidden.forward(&x.flatten_from(1)?)?.relu()?)
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    run(|Options { args }| {
+        let reduction = args.reduction(Reduction::Mean);
+        let session = args.start()?;
+        let model = ConvNet::new(session.builder())?;
+        let loss = CrossEntropyLoss { reduction, ..Default::default() };
+
+        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
+
+        let report = session.report(&model)?;
+        let choices = report.output.argmax(D::Minus1)?;
+        report.share("accuracy", &choices.eq(&report.target)?)?;
+        session.finish("--lr 1e-3 --clip-norm 1")
+    })
+}

@@ -1,0 +1,408 @@
+use super::Session;
+use crate::data::Split;
+use crate::loss::Reduction;
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use clap::{ArgMatches, Command};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What a section's data is, which decides on what is usual with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Images of ten classes: 5 epochs in batches of 10 at 1e-4, a line every 500 mini-batches.
+    Digits,
+    /// Images of noise: 5 epochs in batches of 64 at 1e-4, a line every 10 mini-batches.
+    FakeImages,
+    /// Rows of a table: 100 epochs in batches of 10 at 1e-3, a line after each tenth of them.
+    Table,
+}
+
+impl Kind {
+    fn batch_size(self) -> usize {
+        if self == Self::FakeImages { 64 } else { 10 }
+    }
+
+    fn epochs(self) -> usize {
+        if self == Self::Table { 100 } else { 5 }
+    }
+
+    fn lr(self) -> f64 {
+        if self == Self::Table { 1e-3 } else { 1e-4 }
+    }
+}
+
+/// Where a section's samples come from: options on the command line that load them.
+pub trait Source: clap::Args {
+    /// What they are.
+    const KIND: Kind;
+
+    /// The training and the held-out samples, on `device`.
+    ///
+    /// # Errors
+    /// If the data can't be had, or is not what it should be.
+    fn load(&self, seed: u64, device: &Device, is_watched: bool) -> Result<Split>;
+
+    /// The files that it reads, each with the option that named it.
+    fn files(&self) -> Vec<(&'static str, PathBuf)> {
+        Vec::new()
+    }
+}
+
+/// The options that every example takes, with those of its data.
+///
+/// ```
+/// use candle_losses::cli::{Args, BostonHousing};
+/// use candle_losses::loss::Reduction;
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<BostonHousing>,
+/// }
+///
+/// let args = Options::parse_from(["mine", "--device", "cpu", "--reduction", "sum"]).args;
+/// assert_eq!(args.reduction(Reduction::Mean), Reduction::Sum);
+/// assert!(args.start()?.device().is_cpu());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Debug, Clone, clap::Args)]
+#[command(about = None, long_about = None)]
+pub struct Args<S: Source> {
+    #[command(flatten)]
+    source: S,
+    #[command(flatten)]
+    options: Options,
+}
+
+impl<S: Source> Args<S> {
+    /// The loss's reduction, where `default` is the section's own.
+    pub fn reduction(&self, default: Reduction) -> Reduction {
+        self.options.reduction(default)
+    }
+
+    /// Opens the device and loads the data.
+    pub fn start(self) -> Result<Session> {
+        let read = self.source.files();
+        let read = read.iter().map(|(option, path)| (*option, path.as_path())).collect::<Vec<_>>();
+        self.options.check_files(&read, &[])?;
+        let device = self.options.device()?;
+        let split = self.source.load(self.options.seed, &device, self.options.is_watched())?;
+        Session::new(self.options, S::KIND, split, device)
+    }
+}
+
+/// How to train, and the files that are read and written.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub struct Options {
+    /// Passes over the training samples [default: 5, for tables 100]
+    #[arg(long, value_name = "N")]
+    pub(super) epochs: Option<usize>,
+
+    /// Samples in a mini-batch [default: 10, for fake images 64]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch_size: Option<usize>,
+
+    /// Adam's learning rate [default: 1e-4, for tables 1e-3]
+    #[arg(long, value_parser = positive)]
+    lr: Option<f64>,
+
+    /// Mini-batches to a step of Adam, which takes their gradients' mean
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub(super) accumulate: usize,
+
+    /// Scale the gradients of a step down to this norm
+    #[arg(long, value_name = "NORM", value_parser = positive)]
+    pub(super) clip_norm: Option<f64>,
+
+    /// How losses become one: mean, sum, batchmean [default: mean, for kl_div batchmean]
+    #[arg(long, value_name = "HOW", value_parser = reduction)]
+    reduction: Option<Reduction>,
+
+    /// Decides weights, order and whatever else is drawn
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(super) seed: u64,
+
+    /// Where to compute; auto takes a GPU if this is built for one (`--features cuda` or `metal`) and it is there
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
+    device: DeviceName,
+
+    /// Train on the first N samples only
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(super) limit: Option<usize>,
+
+    /// Take the samples in their own order instead of shuffling them each epoch
+    #[arg(long)]
+    pub(super) no_shuffle: bool,
+
+    /// Start from the weights in this safetensors file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(super) init: Option<PathBuf>,
+
+    /// After each epoch, and on Ctrl-C, write to this file all that it takes to go on
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(super) checkpoint: Option<PathBuf>,
+
+    /// Go on from a checkpoint, to the same end as without a break
+    #[arg(long, value_name = "FILE", help_heading = "Files", conflicts_with = "init")]
+    pub(super) resume: Option<PathBuf>,
+
+    /// Write the trained weights to this safetensors file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(super) save: Option<PathBuf>,
+
+    /// Write each step's loss to this CSV file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(super) log: Option<PathBuf>,
+
+    /// Draw the training curve to this SVG file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(super) plot: Option<PathBuf>,
+
+    /// Show no progress bar
+    #[arg(long)]
+    no_progress: bool,
+}
+
+impl Options {
+    /// The loss's reduction, where `default` is the section's own.
+    pub fn reduction(&self, default: Reduction) -> Reduction {
+        self.reduction.unwrap_or(default)
+    }
+
+    /// What random numbers are drawn from.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The weights to start from.
+    pub fn init(&self) -> Option<&Path> {
+        self.init.as_deref()
+    }
+
+    /// Opens the device.
+    pub fn device(&self) -> Result<Device> {
+        self.device.open()
+    }
+
+    pub(super) fn epochs(&self, kind: Kind) -> usize {
+        self.epochs.unwrap_or(kind.epochs())
+    }
+
+    pub(super) fn batch_size(&self, kind: Kind) -> usize {
+        self.batch_size.unwrap_or(kind.batch_size())
+    }
+
+    pub(super) fn lr(&self, kind: Kind) -> f64 {
+        self.lr.unwrap_or(kind.lr())
+    }
+
+    /// What the command line says of the training, its loss and its data, by option.
+    pub(super) fn given(&self, kind: Kind) -> BTreeMap<String, String> {
+        let mut given = GIVEN.get().cloned().unwrap_or_default();
+        // Their defaults depend on the data.
+        given.insert("--batch-size".into(), self.batch_size(kind).to_string());
+        given.insert("--lr".into(), self.lr(kind).to_string());
+        given
+    }
+
+    /// Whether somebody sits there and looks.
+    pub(super) fn is_watched(&self) -> bool {
+        !self.no_progress && console::user_attended_stderr()
+    }
+
+    /// The files that a training leaves, each with its option.
+    pub(super) fn written(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files =
+            [("--save", &self.save), ("--log", &self.log), ("--plot", &self.plot), ("--checkpoint", &self.checkpoint)];
+        files.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)))
+    }
+
+    /// That no file is written that is also read, or written twice, by these options or by others that the example has.
+    ///
+    /// # Errors
+    /// One that names both options.
+    pub fn check_files(&self, read: &[(&'static str, &Path)], written: &[(&'static str, &Path)]) -> Result<()> {
+        let own = [("--init", &self.init), ("--resume", &self.resume)];
+        let own = own.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
+        let mut taken = own.chain(read.iter().copied()).collect::<Vec<_>>();
+        for (option, path) in self.written().chain(written.iter().copied()) {
+            for &(other, other_path) in &taken {
+                ensure!(
+                    !is_same_file(path, other_path),
+                    "{option} would write over {}, which is also the file of {other}; name another",
+                    path.display()
+                );
+            }
+            taken.push((option, path));
+        }
+        Ok(())
+    }
+}
+
+/// Whether two paths lead to one file; what is no file, such as /dev/null, can be shared.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    // What is not there yet will be in a folder that is.
+    let real = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let new = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+        path.canonicalize().ok().or_else(new).unwrap_or_else(|| path.to_owned())
+    };
+    let a = real(a);
+    a == real(b) && (a.is_file() || !a.exists())
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum DeviceName {
+    Auto,
+    Cpu,
+    Cuda,
+    Metal,
+}
+
+impl DeviceName {
+    fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Device::new_cuda(0).context("no CUDA device (is this built with `--features cuda`?)"),
+            Self::Metal => Device::new_metal(0).context("no Metal device (is this built with `--features metal`?)"),
+            Self::Auto if candle_core::utils::cuda_is_available() => Ok(Device::cuda_if_available(0)?),
+            Self::Auto => Ok(Device::metal_if_available(0)?),
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("needs a whole number, 1 or more".into()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("needs a positive number".into()),
+    }
+}
+
+/// Reads a share to hold out, for `value_parser`.
+///
+/// ```
+/// use candle_losses::cli::test_fraction;
+///
+/// assert_eq!(test_fraction("0.25"), Ok(0.25));
+/// assert!(test_fraction("1").is_err());
+/// ```
+pub fn test_fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if (0.0..1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("needs a number from 0 up to, but not including, 1".into()),
+    }
+}
+
+fn reduction(text: &str) -> Result<Reduction, String> {
+    match text {
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        "batchmean" => Ok(Reduction::BatchMean),
+        _ => Err("needs one of mean, sum, batchmean".into()),
+    }
+}
+
+/// A `--weight` of one number per class as the tensor that a loss takes; `None` if none was given.
+///
+/// ```
+/// use candle_core::Device;
+/// use candle_losses::cli::class_weights;
+///
+/// assert!(class_weights(&[], &Device::Cpu)?.is_none());
+/// assert_eq!(class_weights(&[1.0, 2.0], &Device::Cpu)?.unwrap().dims(), [2]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>> {
+    ensure!(weights.iter().all(|weight| weight.is_finite()), "a weight is not a finite number");
+    if weights.is_empty() { Ok(None) } else { Ok(Some(Tensor::new(weights, device)?)) }
+}
+
+/// Options that a run may change and still go on from a checkpoint: how far to go, where to, with which files.
+const FREE: [&str; 13] = [
+    "epochs",
+    "device",
+    "limit",
+    "init",
+    "checkpoint",
+    "resume",
+    "save",
+    "log",
+    "plot",
+    "no_progress",
+    "data_dir",
+    "csv",
+    "predict",
+];
+
+static GIVEN: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+
+/// Keeps what the command line says of the training, its loss and its data, for a checkpoint to know.
+pub(super) fn remember(command: &Command, matches: &ArgMatches) {
+    let options = command.get_arguments().filter(|option| !FREE.contains(&option.get_id().as_str()));
+    let given = options.filter_map(|option| {
+        let values = matches.try_get_raw(option.get_id().as_str()).ok()??;
+        let values = values.map(|value| normal(&value.to_string_lossy())).collect::<Vec<_>>();
+        Some((format!("--{}", option.get_long()?), values.join(",")))
+    });
+    let _ = GIVEN.set(given.collect());
+}
+
+/// A number in one way of writing it.
+fn normal(text: &str) -> String {
+    text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| number.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        assert!(["0", "-1", "x"].iter().all(|text| at_least_one(text).is_err()));
+        assert!(["0", "-1e-3", "inf", "NaN", "x"].iter().all(|text| positive(text).is_err()));
+        assert!(["-0.1", "1", "NaN", "x"].iter().all(|text| test_fraction(text).is_err()));
+        assert!(["none", "x"].iter().all(|text| reduction(text).is_err()));
+        assert!(class_weights(&[1.0, f32::NAN], &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn a_device_that_was_not_built_in_is_an_error() {
+        #[cfg(not(feature = "cuda"))]
+        assert!(format!("{:#}", DeviceName::Cuda.open().unwrap_err()).contains("--features cuda"));
+        assert!(DeviceName::Cpu.open().unwrap().is_cpu());
+    }
+
+    #[test]
+    fn what_the_command_line_says_is_kept_with_its_defaults_and_in_one_form() {
+        #[derive(clap::Parser)]
+        struct Mine {
+            #[arg(long, default_value_t = 0.5)]
+            margin: f64,
+            #[arg(long, value_delimiter = ',')]
+            weight: Vec<f32>,
+            #[command(flatten)]
+            options: Options,
+        }
+        use clap::{CommandFactory, FromArgMatches};
+        let mut command = <Mine as CommandFactory>::command();
+        let line = ["mine", "--weight", "1.0,2", "--epochs", "3", "--lr", "1e-2"];
+        let matches = command.try_get_matches_from_mut(line).unwrap();
+        remember(&command, &matches);
+        let given = Mine::from_arg_matches(&matches).unwrap().options.given(Kind::Table);
+        let found = |option: &str| given.get(option).map(String::as_str);
+        assert_eq!((found("--margin"), found("--weight"), found("--lr")), (Some("0.5"), Some("1,2"), Some("0.01")));
+        assert_eq!((found("--no-shuffle"), found("--epochs"), found("--clip-norm")), (Some("false"), None, None));
+        assert_eq!(found("--batch-size"), Some("10"));
+    }
+}

@@ -1,0 +1,113 @@
+use crate::data::Samples;
+use anyhow::Result;
+use candle_core::{D, DType, Device, Module, Tensor};
+use std::io::Write;
+
+/// Samples to put through the model at once.
+const BATCH: usize = 1000;
+
+/// What a trained model makes of the samples that were held out, all at once: the metrics are plain tensor ops on it.
+///
+/// ```
+/// use candle_losses::Activation;
+/// use candle_losses::cli::{Args, BostonHousing};
+/// use clap::Parser;
+///
+/// #[derive(Parser)]
+/// struct Options {
+///     #[command(flatten)]
+///     args: Args<BostonHousing>,
+/// }
+///
+/// let session = Options::parse_from(["mine", "--device", "cpu"]).args.start()?;
+/// let report = session.report(&session.mlp(&[1], Activation::Linear)?)?;
+/// assert_eq!(report.output.dims(), report.target.dims());
+/// report.mae(&report.output)?; // prints "Test MAE: 23.… (101 samples)"
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+pub struct Report {
+    part: &'static str,
+    samples: usize,
+    /// The model's outputs, (N, outputs).
+    pub output: Tensor,
+    /// The targets, (N, …).
+    pub target: Tensor,
+}
+
+/// The class of the sample among `known` whose place is nearest to each of `places`, (N, outputs), where a place is what the
+/// model makes of it.
+pub(super) fn nearest_classes(model: &impl Module, known: &Samples, places: &Tensor) -> Result<Tensor> {
+    let others = outputs(model, known)?;
+    // The nearest y to x is where x·y - |y|²/2 is largest.
+    let half_squares = (others.sqr()?.sum(D::Minus1)? / 2.)?;
+    let mut nearest = Vec::new();
+    let count = places.dim(0)?;
+    for start in (0..count).step_by(BATCH) {
+        let here = places.narrow(0, start, BATCH.min(count - start))?;
+        nearest.push(here.matmul(&others.t()?)?.broadcast_sub(&half_squares)?.argmax(1)?);
+    }
+    Ok(known.targets().index_select(&Tensor::cat(&nearest, 0)?, 0)?)
+}
+
+/// The model's outputs on all samples, (N, outputs), without a gradient.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::{Activation, Parameters, cli::outputs, data::Samples, mlp};
+///
+/// let x = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu)?;
+/// let samples = Samples::new(x, Tensor::zeros((3, 1), candle_core::DType::F32, &Device::Cpu)?)?;
+/// let vb = Parameters::seeded(1).builder(candle_core::DType::F32, &Device::Cpu);
+/// let model = mlp(&[2, 4], Activation::Linear, vb)?;
+/// assert_eq!(outputs(&model, &samples)?.dims(), [3, 4]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the model.
+pub fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor> {
+    let mut outputs = Vec::new();
+    for start in (0..samples.len()).step_by(BATCH) {
+        let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
+        outputs.push(model.forward(&inputs)?.detach());
+    }
+    Tensor::cat(&outputs, 0)
+}
+
+impl Report {
+    pub(super) fn new(part: &'static str, model: &impl Module, samples: &Samples) -> Result<Self> {
+        let (output, target) = (outputs(model, samples)?, samples.targets().clone());
+        Ok(Self { part, samples: samples.len(), output, target })
+    }
+
+    /// Prints the share of `hits`, a `u8` tensor that is 1 where `what` is meant.
+    pub fn share(&self, what: &str, hits: &Tensor) -> Result<()> {
+        let share = precise(hits)?.mean_all()?.to_scalar::<f64>()?;
+        self.print(what, &format!("{:.2}%", 100.0 * share))
+    }
+
+    /// Prints the mean absolute error of `prediction`, in the target's unit.
+    pub fn mae(&self, prediction: &Tensor) -> Result<()> {
+        let error = self.error(prediction)?.abs()?.mean_all()?.to_scalar::<f64>()?;
+        self.print("MAE", &format!("{error:.3}"))
+    }
+
+    /// Prints the root of the mean squared error of `prediction`, in the target's unit.
+    pub fn rmse(&self, prediction: &Tensor) -> Result<()> {
+        let error = self.error(prediction)?.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt();
+        self.print("RMSE", &format!("{error:.3}"))
+    }
+
+    fn error(&self, prediction: &Tensor) -> candle_core::Result<Tensor> {
+        precise(prediction)? - precise(&self.target)?
+    }
+
+    fn print(&self, what: &str, value: &str) -> Result<()> {
+        Ok(writeln!(std::io::stdout(), "{} {what}: {value} ({} samples)", self.part, self.samples)?)
+    }
+}
+
+/// In `f64`, on the CPU, as not every device has it.
+fn precise(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)
+}

@@ -1,0 +1,83 @@
+//! Products of matrices on candle's own threads, by `gemm`.
+
+use super::in_parallel;
+use candle_core::utils::barrier_pool;
+
+/// A matrix whose rows or, transposed, columns follow each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self { values, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// These of its rows, or as many of them as there are.
+    fn block(self, start: usize, rows: usize) -> Self {
+        Self { values: &self.values[start * self.row_stride..], rows: rows.min(self.rows - start), ..self }
+    }
+
+    /// Whether the values hold all that the sizes and strides reach.
+    fn is_within(self) -> bool {
+        let last = (self.rows.max(1) - 1) * self.row_stride + (self.columns.max(1) - 1) * self.column_stride;
+        self.rows * self.columns == 0 || last < self.values.len()
+    }
+}
+
+/// Below this many multiplications one core is faster than several.
+const THREADING_THRESHOLD: usize = 1 << 20;
+
+/// `c += a·b`, where `c` is row by row. Large ones are cut into blocks of rows, one for each core.
+pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
+    let (m, k, n) = (a.rows, a.columns, b.columns);
+    let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { barrier_pool().n_workers() + 1 };
+    let rows = m.div_ceil(parts);
+    let blocks = c.chunks_mut((rows * n).max(1)).enumerate();
+    in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))).collect(), |(c, a)| add_block(c, a, b));
+}
+
+#[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
+fn add_block(c: &mut [f32], a: Matrix, b: Matrix) {
+    let (m, k, n) = (a.rows, a.columns, b.columns);
+    assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
+    // SAFETY: the three slices hold what the sizes and strides reach, as asserted, and `c` is borrowed for writing alone.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            true,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,436 @@
+use candle_core::{DType, Device, Error, Result, Shape, Tensor, Var, bail};
+use candle_nn::init::NormalOrUniform;
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand_distr::{Distribution, StandardNormal};
+use safetensors::SafeTensors;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The named parameters of a model, drawn from a seed: what a `candle_nn::VarMap` is, with reproducible numbers.
+///
+/// A model takes its parameters from [`builder`](Self::builder), any model on a `candle_nn::VarBuilder` does. Each is drawn
+/// when it is first asked for, as the layer's `Init` says, from the seed, its name and its shape: so the numbers are the
+/// same on every device, in every dtype but for rounding, and in whatever order the layers ask. candle can't seed its own
+/// generator on the CPU.
+///
+/// [`pp`](Self::pp) is the part of them under a name, as of a `VarBuilder`: to freeze, save or load it alone. Clones are
+/// the same parameters.
+///
+/// ```
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_losses::Parameters;
+///
+/// let parameters = Parameters::seeded(42);
+/// let vb = parameters.builder(DType::F32, &Device::Cpu);
+/// let encoder = candle_nn::linear(4, 3, vb.pp("encoder"))?;
+/// let head = candle_nn::linear(3, 2, vb.pp("head"))?;
+/// assert_eq!(head.forward(&encoder.forward(&Tensor::ones((1, 4), DType::F32, &Device::Cpu)?)?)?.dims(), [1, 2]);
+/// let names = parameters.named().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+/// assert_eq!(names, ["encoder.bias", "encoder.weight", "head.bias", "head.weight"]);
+///
+/// parameters.pp("encoder").freeze();
+/// assert_eq!(parameters.vars().len(), 2); // what an optimizer is given: the head's
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Parameters {
+    shared: Arc<Shared>,
+    prefix: String,
+}
+
+struct Shared {
+    seed: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    drawn: BTreeMap<String, Var>,
+    /// What was frozen or unfrozen, in this order: the last word on a name counts.
+    frozen: Vec<(String, bool)>,
+}
+
+impl State {
+    fn is_frozen(&self, name: &str) -> bool {
+        self.frozen.iter().rev().find(|(prefix, _)| is_under(prefix, name)).is_some_and(|&(_, frozen)| frozen)
+    }
+}
+
+/// Whether `name` is `prefix` or begins with it and a dot.
+fn is_under(prefix: &str, name: &str) -> bool {
+    prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+impl Parameters {
+    /// None yet; they will be drawn from `seed`.
+    pub fn seeded(seed: u64) -> Self {
+        Self { shared: Arc::new(Shared { seed, state: Mutex::default() }), prefix: String::new() }
+    }
+
+    /// What a model takes its parameters from, under this part's name, in `dtype` and on `device`.
+    ///
+    /// A name that was asked for before gives the same parameter again; to ask for it in another shape, dtype or on
+    /// another device is an error.
+    pub fn builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        let builder = VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone());
+        if self.prefix.is_empty() { builder } else { builder.set_prefix(&self.prefix) }
+    }
+
+    /// The part under `name`: `parameters.pp("encoder").pp("0")` has those named `encoder.0` and `encoder.0.…`.
+    pub fn pp(&self, name: impl ToString) -> Self {
+        let name = name.to_string();
+        let prefix = if self.prefix.is_empty() { name } else { format!("{}.{name}", self.prefix) };
+        Self { prefix, ..self.clone() }
+    }
+
+    /// All of this part with their full names, in the order of these.
+    pub fn named(&self) -> Vec<(String, Var)> {
+        let state = self.state();
+        let named = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name));
+        named.map(|(name, var)| (name.clone(), var.clone())).collect()
+    }
+
+    /// Those of this part that are to be trained, for an optimizer: all that are not frozen, in the order of their names.
+    pub fn vars(&self) -> Vec<Var> {
+        let state = self.state();
+        let trained = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name) && !state.is_frozen(name));
+        trained.map(|(_, var)| var.clone()).collect()
+    }
+
+    /// Keeps this part as it is: [`vars`](Self::vars) leaves it out. A model that is built afterwards does not even compute
+    /// its gradient.
+    pub fn freeze(&self) {
+        self.state().frozen.push((self.prefix.clone(), true));
+    }
+
+    /// Takes [`freeze`](Self::freeze) back for this part.
+    pub fn unfreeze(&self) {
+        self.state().frozen.push((self.prefix.clone(), false));
+    }
+
+    /// Whether each is a number, and not infinite. On a GPU the host waits for it.
+    pub fn are_finite(&self) -> Result<bool> {
+        for (_, var) in self.named() {
+            let values = var.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            if !values.iter().all(|value| value.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes this part to a safetensors file under its full names, the way PyTorch's `safetensors.torch.save_file` writes a
+    /// `state_dict`. An older file is replaced once the new one is whole.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".part");
+        let write = || {
+            std::fs::write(&aside, self.to_safetensors(None)?)?;
+            Ok(std::fs::rename(&aside, path)?)
+        };
+        write().map_err(|error: Error| {
+            let _ = std::fs::remove_file(&aside);
+            error.with_path(path)
+        })
+    }
+
+    /// What [`save`](Self::save) writes, with `metadata` of one's own.
+    pub fn to_safetensors(&self, metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
+        let tensors = self.named().into_iter().map(|(name, var)| (name, var.as_tensor().clone()));
+        Ok(safetensors::serialize(tensors, metadata)?)
+    }
+
+    /// Sets this part to what a safetensors file holds under its names, in floats of any kind. Build the model first.
+    ///
+    /// For all the parameters the file must hold exactly their names; for a part, exactly those under its name, whatever
+    /// else it holds.
+    ///
+    /// # Errors
+    /// If the file can't be read, if a name is missing, is one too many or has another shape; nothing is changed then.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let load = || self.load_safetensors(&std::fs::read(path)?);
+        load().map_err(|error| error.with_path(path))
+    }
+
+    /// [`load`](Self::load) from the file's bytes.
+    pub fn load_safetensors(&self, bytes: &[u8]) -> Result<()> {
+        let file = SafeTensors::deserialize(bytes)?;
+        let mut stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
+        // The names from the header: candle leaves out what it has no dtype for.
+        let names = file.names().into_iter().map(str::to_owned).filter(|name| is_under(&self.prefix, name));
+        let mut left_over = names.collect::<std::collections::BTreeSet<_>>();
+        let own = self.named();
+        if own.is_empty() {
+            bail!("there is no parameter{} yet to load: build the model first", self.of_this_part())
+        }
+        let mut loaded = Vec::new();
+        for (name, var) in own {
+            left_over.remove(&name);
+            let Some(tensor) = stored.remove(&name) else { bail!("there is no {name}") };
+            if tensor.dims() != var.dims() || !tensor.dtype().is_float() {
+                bail!(
+                    "{name} is {:?} of shape {:?} but needs floats of shape {:?}",
+                    tensor.dtype(),
+                    tensor.dims(),
+                    var.dims()
+                )
+            }
+            loaded.push((tensor.to_dtype(var.dtype())?.to_device(var.device())?, var));
+        }
+        if let Some(name) = left_over.first() {
+            bail!("it also holds {name}, which this model has not")
+        }
+        loaded.into_iter().try_for_each(|(tensor, var)| var.set(&tensor))
+    }
+
+    fn of_this_part(&self) -> String {
+        if self.prefix.is_empty() { String::new() } else { format!(" under {}", self.prefix) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As a model sees it: without a gradient where it is frozen.
+    fn seen(state: &State, name: &str, var: &Var) -> Tensor {
+        if state.is_frozen(name) { var.as_detached_tensor() } else { var.as_tensor().clone() }
+    }
+}
+
+impl std::fmt::Debug for Parameters {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let shapes = self.named().into_iter().map(|(name, var)| (name, var.dims().to_vec()));
+        f.debug_map().entries(shapes).finish()
+    }
+}
+
+impl SimpleBackend for Parameters {
+    fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        let mut state = self.state();
+        if let Some(var) = state.drawn.get(name) {
+            if var.shape() != &shape || var.dtype() != dtype || !var.device().same_device(device) {
+                bail!(
+                    "the parameter {name} is {:?} of shape {:?} on {:?}, and was asked for as {dtype:?} of shape {:?} on {:?}",
+                    var.dtype(),
+                    var.dims(),
+                    var.device().location(),
+                    shape.dims(),
+                    device.location()
+                )
+            }
+            return Ok(Self::seen(&state, name, var));
+        }
+        let var = Var::from_tensor(&draw(self.shared.seed, name, shape, init, dtype)?.to_device(device)?)?;
+        let seen = Self::seen(&state, name, &var);
+        state.drawn.insert(name.to_owned(), var);
+        Ok(seen)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let state = self.state();
+        match state.drawn.get(name) {
+            Some(var) => Self::seen(&state, name, var).to_dtype(dtype)?.to_device(device),
+            None => bail!("there is no parameter {name}, and without a shape it can't be drawn"),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.state().drawn.contains_key(name)
+    }
+}
+
+/// On the CPU and in double precision, then rounded: so that neither device nor dtype makes a difference.
+fn draw(seed: u64, name: &str, shape: Shape, init: Init, dtype: DType) -> Result<Tensor> {
+    if !dtype.is_float() {
+        bail!("the parameter {name} was asked for as {dtype:?}, but parameters are floats")
+    }
+    let mut rng = generator(seed, name, &shape);
+    let count = shape.elem_count();
+    let mut uniform = |lo: f64, up: f64| (0..count).map(|_| lo + (up - lo) * rng.random::<f64>()).collect::<Vec<_>>();
+    let values = match init {
+        Init::Const(value) => vec![value; count],
+        Init::Uniform { lo, up } => uniform(lo, up),
+        Init::Randn { mean, stdev } => normal(&mut rng, mean, stdev, count),
+        Init::Kaiming { dist, fan, non_linearity } => {
+            let deviation = non_linearity.gain() / (fan.for_shape(&shape) as f64).sqrt();
+            match dist {
+                NormalOrUniform::Uniform => uniform(-deviation * 3f64.sqrt(), deviation * 3f64.sqrt()),
+                NormalOrUniform::Normal => normal(&mut rng, 0.0, deviation, count),
+            }
+        }
+    };
+    Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
+}
+
+fn normal(rng: &mut StdRng, mean: f64, deviation: f64, count: usize) -> Vec<f64> {
+    let mut draw = || -> f64 { StandardNormal.sample(rng) };
+    (0..count).map(|_| mean + deviation * draw()).collect()
+}
+
+/// A generator for each seed, name and shape.
+fn generator(seed: u64, name: &str, shape: &Shape) -> StdRng {
+    let dims = shape.dims().iter().flat_map(|&dim| (dim as u64).to_le_bytes());
+    // FNV-1a; 0xff is in no name and ends it.
+    let digest = name
+        .bytes()
+        .chain([0xff])
+        .chain(dims)
+        .fold(0xcbf2_9ce4_8422_2325u64, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[24..].copy_from_slice(&digest.to_le_bytes());
+    StdRng::from_seed(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_nn::init;
+
+    fn drawn(parameters: &Parameters, name: &str, shape: impl Into<Shape>, init: Init) -> Vec<f64> {
+        let vb = parameters.builder(DType::F64, &Device::Cpu);
+        vb.get_with_hints(shape, name, init).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn each_is_drawn_by_seed_name_and_shape_whoever_asks_first() {
+        let uniform = Init::Uniform { lo: -1.0, up: 1.0 };
+        let (one, other) = (Parameters::seeded(1), Parameters::seeded(1));
+        let (a, b) = (drawn(&one, "a", 5, uniform), drawn(&one, "b", 5, uniform));
+        assert_eq!((drawn(&other, "b", 5, uniform), drawn(&other, "a", 5, uniform)), (b.clone(), a.clone()));
+        assert!(a != b && drawn(&Parameters::seeded(2), "a", 5, uniform) != a);
+        assert_ne!(drawn(&Parameters::seeded(1), "a", (5, 1), uniform), a);
+        let single = Parameters::seeded(1).builder(DType::F32, &Device::Cpu).get_with_hints(5, "a", uniform).unwrap();
+        let rounded = a.iter().map(|&x| x as f32).collect::<Vec<_>>();
+        assert_eq!(single.to_vec1::<f32>().unwrap(), rounded, "another dtype has the same numbers, rounded");
+    }
+
+    #[test]
+    fn each_init_has_its_mean_and_deviation() {
+        let parameters = Parameters::seeded(3);
+        let (rows, columns) = (400, 100);
+        for (name, init, mean, deviation, bound) in [
+            ("constant", Init::Const(7.0), 7.0, 0.0, 0.0),
+            ("uniform", Init::Uniform { lo: 1.0, up: 3.0 }, 2.0, 1.0 / 3f64.sqrt(), 1.0),
+            ("normal", Init::Randn { mean: -1.0, stdev: 2.0 }, -1.0, 2.0, f64::INFINITY),
+            ("he uniform", init::DEFAULT_KAIMING_UNIFORM, 0.0, (2.0 / 100f64).sqrt(), (6.0 / 100f64).sqrt()),
+            ("he normal", init::DEFAULT_KAIMING_NORMAL, 0.0, (2.0 / 100f64).sqrt(), f64::INFINITY),
+        ] {
+            let values = drawn(&parameters, name, (rows, columns), init);
+            let count = values.len() as f64;
+            let found = values.iter().sum::<f64>() / count;
+            let square = values.iter().map(|x| (x - found).powi(2)).sum::<f64>() / count;
+            // Four standard errors.
+            assert!((found - mean).abs() <= 4.0 * deviation / count.sqrt() + 1e-12, "{name}: {found}");
+            assert!((square.sqrt() - deviation).abs() <= 0.02 * deviation, "{name}: {}", square.sqrt());
+            assert!(values.iter().all(|x| (x - mean).abs() <= bound), "{name}");
+        }
+    }
+
+    fn model(seed: u64) -> Parameters {
+        let parameters = Parameters::seeded(seed);
+        let vb = parameters.builder(DType::F32, &Device::Cpu);
+        for (inputs, outputs, name) in [(3, 4, "body"), (4, 2, "head"), (2, 2, "headstand")] {
+            candle_nn::linear(inputs, outputs, vb.pp(name)).unwrap();
+        }
+        parameters
+    }
+
+    fn values(parameters: &Parameters) -> Vec<(String, Vec<f32>)> {
+        let named = parameters.named().into_iter();
+        named.map(|(name, var)| (name, var.flatten_all().unwrap().to_vec1().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_part_is_what_is_under_a_name_and_not_what_begins_like_it() {
+        let parameters = model(1);
+        let names = |part: &Parameters| part.named().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(&parameters.pp("head")), ["head.bias", "head.weight"]);
+        assert_eq!(names(&parameters.pp("head").pp("bias")), ["head.bias"]);
+        assert_eq!(parameters.pp("nothing").named().len(), 0);
+    }
+
+    #[test]
+    fn what_is_frozen_is_not_for_an_optimizer_and_has_no_gradient_once_built_again() -> Result<()> {
+        let parameters = model(1);
+        parameters.freeze();
+        parameters.pp("head").unfreeze();
+        assert_eq!(parameters.vars().len(), 2);
+        let vb = parameters.builder(DType::F32, &Device::Cpu);
+        assert!(!vb.get((4, 3), "body.weight")?.track_op() && vb.get((2, 4), "head.weight")?.track_op());
+        parameters.unfreeze();
+        assert_eq!(parameters.vars().len(), 6);
+        Ok(())
+    }
+
+    #[test]
+    fn saved_and_loaded_whole_and_by_part() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("weights.safetensors");
+        let (saved, other) = (model(1), model(2));
+        saved.save(&path)?;
+        other.pp("head").load(&path)?;
+        assert_eq!(values(&other.pp("head")), values(&saved.pp("head")));
+        assert_ne!(values(&other.pp("body")), values(&saved.pp("body")));
+        other.load(&path)?;
+        assert_eq!(values(&other), values(&saved));
+        saved.pp("body").save(&path)?;
+        let third = model(3);
+        third.pp("body").load(&path)?;
+        assert_eq!(values(&third.pp("body")), values(&saved.pp("body")));
+        assert_eq!(std::fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit_and_changes_nothing() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("weights.safetensors");
+        let parameters = model(1);
+        let before = values(&parameters);
+        let refused = |of: &Parameters, parts: &[&str]| {
+            let error = of.load(&path).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)) && error.contains("weights.safetensors"), "{error}");
+        };
+        refused(&parameters, &["No such file"]);
+        parameters.pp("head").save(&path)?;
+        refused(&parameters, &["there is no body.bias"]);
+        refused(&Parameters::seeded(1), &["build the model first"]);
+        refused(&parameters.pp("tail"), &["under tail"]);
+        let more = model(1);
+        candle_nn::linear(2, 2, more.builder(DType::F32, &Device::Cpu).pp("tail"))?;
+        more.save(&path)?;
+        refused(&parameters, &["also holds tail.bias"]);
+        let wider = Parameters::seeded(1);
+        candle_nn::linear(5, 2, wider.builder(DType::F32, &Device::Cpu).pp("head"))?;
+        wider.save(&path)?;
+        refused(&parameters.pp("head"), &["head.weight", "[2, 5]", "[2, 4]"]);
+        std::fs::write(&path, b"no weights")?;
+        refused(&parameters, &[]);
+        assert_eq!(values(&parameters), before);
+        Ok(())
+    }
+
+    #[test]
+    fn one_name_is_one_parameter() -> Result<()> {
+        let parameters = Parameters::seeded(1);
+        let ask = |shape: usize, dtype| parameters.builder(dtype, &Device::Cpu).get(shape, "a");
+        let first = ask(2, DType::F32)?;
+        assert_eq!(ask(2, DType::F32)?.id(), first.id());
+        for (shape, dtype, part) in [(3, DType::F32, "[3]"), (2, DType::F64, "F64")] {
+            let error = ask(shape, dtype).unwrap_err().to_string();
+            assert!(error.contains("parameter a is F32 of shape [2]") && error.contains(part), "{error}");
+        }
+        assert!(parameters.builder(DType::U32, &Device::Cpu).get(1, "b").is_err());
+        assert!(parameters.builder(DType::F32, &Device::Cpu).get_unchecked("c").is_err());
+        Ok(())
+    }
+}
