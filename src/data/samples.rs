@@ -1,4 +1,4 @@
-use crate::kernel::{CHUNK, elements, in_parallel};
+use crate::kernel::{CHUNK, elements, in_parallel, is_host};
 use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -153,9 +153,12 @@ impl Split {
 fn brightness(pixels: &Tensor) -> Result<Tensor> {
     // Times it, as candle-datasets does: a division rounds some of them otherwise.
     const UNIT: f32 = 1.0 / 255.0;
+    if !is_host(pixels.device()) {
+        return pixels.to_dtype(DType::F32)? * f64::from(UNIT);
+    }
     let pixels = pixels.contiguous()?;
     let (storage, layout) = pixels.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { return pixels.to_dtype(DType::F32)? * f64::from(UNIT) };
+    let Storage::Cpu(storage) = &*storage else { bail!("pixels on the host that are not there") };
     let bytes = elements::<u8>(storage, layout)?;
     let mut values = vec![0f32; bytes.len()];
     let chunks = values.chunks_mut(CHUNK).zip(bytes.chunks(CHUNK));

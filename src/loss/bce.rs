@@ -1,4 +1,4 @@
-use super::{Reduction, broadcast_weight, check_elements, matching};
+use super::{Reduction, broadcast_weight, check_elements, matching, whole};
 use crate::kernel::fused;
 use crate::kernel::ops;
 use crate::kernel::scalar::{ln, ln_1p};
@@ -53,7 +53,7 @@ impl BceLoss {
     /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`, is not of a float
     /// dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("BceLoss", [("input", input), ("target", target)])?;
+        let [x, y] = matching("BceLoss", [("input", input), ("target", &whole(target, input)?)])?;
         let probability = |p: f64| (0.0..=1.0).contains(&p);
         check_elements("BceLoss", "input", &x, probability, "in [0, 1] (a sigmoid makes it so)")?;
         check_elements("BceLoss", "target", &y, probability, "in [0, 1]")?;
@@ -71,7 +71,7 @@ impl BceLoss {
         let value = cross_entropy(&p, &q)?;
         let mut loss = ops::with_gradient(&x, &value, {
             let (p, q) = (p.clone(), q.clone());
-            move |grad| grad * ((&p - &q)? / (&p * (1. - &p)?)?.maximum(ops::TINY)?)?
+            move |grad| grad * ((&p - &q)? / ops::at_least(&(&p * (1. - &p)?)?, ops::TINY)?)?
         })?;
         if y.track_op() {
             let of_target = move |grad: &Tensor| grad * ((1. - &p)?.log()? - p.log()?)?;
@@ -82,13 +82,13 @@ impl BceLoss {
             None => loss,
         };
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 
 fn cross_entropy(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let log_x = x.log()?.maximum(-100f64)?;
-    let log_not_x = ops::log1p(&x.neg()?)?.maximum(-100f64)?;
+    let log_x = ops::at_least(&x.log()?, -100.)?;
+    let log_not_x = ops::at_least(&ops::log1p(&x.neg()?)?, -100.)?;
     ((y - 1.)? * log_not_x)? - (y * log_x)?
 }
 

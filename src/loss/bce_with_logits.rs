@@ -1,4 +1,4 @@
-use super::{Reduction, broadcast_weight, matching};
+use super::{Reduction, broadcast_weight, matching, whole};
 use crate::kernel::fused;
 use crate::kernel::ops;
 use crate::kernel::scalar::{logistic, positive};
@@ -57,12 +57,14 @@ impl BceWithLogitsLoss {
     /// If shape, dtype or device of the two differ, if the dtype is not a float, or if a weight does not broadcast to
     /// `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", target)])?;
+        let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", &whole(target, input)?)])?;
         let unweighted = self.weight.is_none() && self.pos_weight.is_none();
         let factor = self.reduction.factor(x.dims()).filter(|_| unweighted);
         let formula = |[x, y]: [f32; 2]| {
             let (tail, sigmoid) = logistic(x);
-            ((1.0 - y) * x + positive(-x) + tail, [sigmoid - y])
+            let (no, yes) =
+                (if y == 1.0 { 0.0 } else { positive(x) + tail }, if y == 0.0 { 0.0 } else { positive(-x) + tail });
+            ((1.0 - y) * no + y * yes, [sigmoid - y])
         };
         if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
@@ -73,17 +75,17 @@ impl BceWithLogitsLoss {
             None => Ok(None),
         };
 
-        // With log(1 - σ(x)) = log σ(x) - x the loss is (1 - y)·x - (1 + (p - 1)·y)·log σ(x).
-        let mut log_sigmoid = ops::log_sigmoid(&x)?;
+        let mut of_yes = y.clone();
         if let Some(p) = weight("pos_weight", &self.pos_weight)? {
-            log_sigmoid = ((y.broadcast_mul(&(p - 1.)?)? + 1.)? * log_sigmoid)?;
+            of_yes = y.broadcast_mul(&p)?;
         }
-        let mut loss = ((1. - y)? * &x - log_sigmoid)?;
+        let [no, yes] = ops::softplus(&x)?;
+        let mut loss = (ops::times(&(1. - y)?, &no)? + ops::times(&of_yes, &yes)?)?;
         if let Some(w) = weight("weight", &self.weight)? {
             loss = loss.broadcast_mul(&w)?;
         }
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

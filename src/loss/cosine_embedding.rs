@@ -1,4 +1,4 @@
-use super::{Reduction, check_option, matching, same_device};
+use super::{Reduction, check_option, matching, same_device, whole};
 use crate::kernel::ops;
 use candle_core::{D, Result, Tensor, bail};
 
@@ -65,7 +65,7 @@ impl CosineEmbeddingLoss {
                 "CosineEmbeddingLoss: target has shape {t:?} but inputs of shape {x:?}; (N, D) needs (N), (D) a scalar"
             ),
         }
-        let y = target.to_dtype(x1.dtype())?;
+        let y = whole(target, input1)?.to_dtype(x1.dtype())?.to_device(x1.device())?;
 
         let square = |x: &Tensor| x.sqr()?.sum(D::Minus1)? + ops::TINY;
         let lengths = (square(&x1)? * square(&x2)?)?.sqrt()?;
@@ -75,7 +75,7 @@ impl CosineEmbeddingLoss {
         let unlike = y.eq(-1f64)?.where_cond(&ops::relu(&(cosine - self.margin)?)?, &zeros)?;
         let loss = (alike + unlike)?;
 
-        self.reduction.reduce(&loss, input1.dtype())
+        self.reduction.reduce(&loss, input1)
     }
 }
 

@@ -1,7 +1,7 @@
 use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
 use crate::kernel::scalar::{exp, ln};
-use crate::kernel::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
-use candle_core::{Result, Tensor};
+use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, has_plain_rows, is_plain_as, map, map_both, ops};
+use candle_core::{DType, Result, Tensor};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
 ///
@@ -76,21 +76,28 @@ impl CrossEntropyLoss {
         if target.dtype().is_float() {
             return self.against_probabilities(input, target);
         }
-        let x = float("CrossEntropyLoss", "input", input)?;
-        let target = Classes::new("CrossEntropyLoss", &x, target, self.weight.as_ref(), Some(self.ignore_index))?;
+        let target = Classes::new("CrossEntropyLoss", input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
-        if s == 0.0
-            && has_plain_rows(&x)
-            && let Some(factor) = target.factor(self.reduction)?
-        {
-            return fused_rows(&x, target.counted()?, factor, NllOfSoftmax)?.to_dtype(input.dtype());
+        if has_plain_rows(input) {
+            let rows = target.counted()?;
+            let factor = target.factor(self.reduction, &rows);
+            return match s {
+                0.0 => fused_rows(input, None, factor, NllOfSoftmax { rows }),
+                _ => fused_rows(
+                    input,
+                    None,
+                    factor,
+                    Shares { smoothed: self.smoothed(input, target.dim)?, rows: Some(rows) },
+                ),
+            };
         }
+        let x = float("CrossEntropyLoss", "input", input)?;
         let loss = self.against_classes(&x, &target)?;
 
-        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input.dtype())
+        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input)
     }
 
-    /// The loss of each sample, times what it counts.
+    /// `(1 - s) · w_y · l + s/C · Σ_c w_c · l_c`, where `l_c` is the loss if the class were `c`.
     fn against_classes(&self, x: &Tensor, target: &Classes) -> Result<Tensor> {
         let s = self.label_smoothing;
         let log_p = log_softmax(x, target.dim)?;
@@ -105,37 +112,97 @@ impl CrossEntropyLoss {
     fn against_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching("CrossEntropyLoss", [("input", input), ("target", target)])?;
         let dim = class_dim("CrossEntropyLoss", &x)?;
+        let samples = [&x.dims()[..dim], &x.dims()[dim + 1..]].concat();
 
+        if has_plain_rows(input) && is_plain_as(target, input.dtype()) && !target.track_op() {
+            let shares = Shares { rows: None, smoothed: self.smoothed(input, dim)? };
+            return fused_rows(input, Some(target), self.reduction.factor(&samples), shares);
+        }
         let s = self.label_smoothing;
         let y = if s > 0.0 { y.affine(1. - s, s / x.dim(dim)? as f64)? } else { y };
-        let loss = self.sum_classes(&(y * log_softmax(&x, dim)?.neg()?)?, dim)?;
+        let loss = self.sum_classes(&ops::times(&y, &log_softmax(&x, dim)?.neg()?)?, dim)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 
-    /// The sum over the classes, each times its weight.
+    /// `Σ_c w_c · values_c`.
     fn sum_classes(&self, values: &Tensor, dim: usize) -> Result<Tensor> {
         match &self.weight {
             Some(weight) => values.broadcast_mul(&class_weight("CrossEntropyLoss", weight, values, dim)?)?.sum(dim),
             None => values.sum(dim),
         }
     }
+
+    fn smoothed(&self, input: &Tensor, dim: usize) -> Result<Smoothed> {
+        let weight = self.weight.as_ref().map(|weight| class_weight("CrossEntropyLoss", weight, input, dim));
+        let weight = weight.transpose()?.map(|weight| weight.flatten_all()?.to_dtype(DType::F32)?.to_vec1());
+        Ok(Smoothed { weight: weight.transpose()?, label_smoothing: self.label_smoothing as f32 })
+    }
 }
 
-/// `-log softmax(x)_y`.
-#[derive(Clone, Copy)]
-struct NllOfSoftmax;
+/// `-log softmax(x)_y` for the class `y`. The derivatives are `softmax(x)` less 1 at `y`, in the unit of the exponentials.
+struct NllOfSoftmax {
+    rows: Vec<Counted>,
+}
 
 impl RowLoss for NllOfSoftmax {
     #[inline(always)]
-    fn take(&self, row: &mut [Lanes], max: f32, class: usize, _: usize) -> (f32, f32) {
+    fn take(&self, i: usize, row: &mut [Lanes], max: f32, _: usize, _: &mut [Lanes]) -> Option<(f32, f32)> {
+        let (class, weight) = self.rows[i]?;
+        let class = class as usize;
         let own = row.as_flattened()[class] - max;
         let [sum] = map(row, |x| {
             let e = exp(x - max);
             (e, [e])
         });
         row.as_flattened_mut()[class] -= sum;
-        (ln(sum) - own, 1.0 / sum)
+        Some((weight * (ln(sum) - own), weight / sum))
+    }
+}
+
+/// What smoothing and weights make of a share: `((1 - s)·y + s/C) · w`.
+struct Smoothed {
+    weight: Option<Vec<f32>>,
+    label_smoothing: f32,
+}
+
+impl Smoothed {
+    #[inline(always)]
+    fn apply(&self, shares: &mut [f32]) {
+        let even = self.label_smoothing / shares.len() as f32;
+        if self.label_smoothing != 0.0 {
+            shares.iter_mut().for_each(|share| *share = (1.0 - self.label_smoothing) * *share + even);
+        }
+        if let Some(weight) = &self.weight {
+            shares.iter_mut().zip(weight).for_each(|(share, weight)| *share *= weight);
+        }
+    }
+}
+
+/// `-Σ_c y_c · log softmax(x)_c` for shares `y`, which are those of the class in `rows`, or else the second argument. Its
+/// derivatives are `softmax(x) · Σ y - y`. A share of 0 costs nothing, even of a class that `x` makes impossible.
+struct Shares {
+    rows: Option<Vec<Counted>>,
+    smoothed: Smoothed,
+}
+
+impl RowLoss for Shares {
+    #[inline(always)]
+    fn take(&self, i: usize, row: &mut [Lanes], max: f32, count: usize, y: &mut [Lanes]) -> Option<(f32, f32)> {
+        let shares = &mut y.as_flattened_mut()[..count];
+        if let Some(rows) = &self.rows {
+            let (class, _) = rows[i]?;
+            shares.fill(0.0);
+            shares[class as usize] = 1.0;
+        }
+        self.smoothed.apply(shares);
+        let [sum, total, cost] = map_both(row, &*y, |x, y| {
+            let e = exp(x - max);
+            (e, [e, y, if y == 0.0 { 0.0 } else { y * (max - x) }])
+        });
+        let scale = total / sum;
+        map_both(row, &*y, |e, y| (e * scale - y, []));
+        Some((cost + total * ln(sum), 1.0))
     }
 }
 
@@ -173,6 +240,8 @@ mod tests {
     #[test]
     fn refuses_classes_weights_and_probabilities_that_do_not_fit() -> Result<()> {
         let forward = |x: &Tensor, y: &Tensor, weight| CrossEntropyLoss { weight, ..Default::default() }.forward(x, y);
+        let scalar = forward(&vector(&[1.0]).get(0)?, &Tensor::new(0u32, &device())?, None);
+        refuses(scalar, &["CrossEntropyLoss", "input", "scalar"]);
         refuses_bad_classes("CrossEntropyLoss", forward)?;
         refuses_mismatches("CrossEntropyLoss", |x, y| forward(x, y, None));
         refuses(

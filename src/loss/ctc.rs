@@ -58,7 +58,8 @@ impl CtcLoss {
     /// Shapes: `log_probs` is `(T, N, C)`: T steps, N sequences, C classes with the blank. `targets` is `(N, S)`,
     /// padded to the longest with anything, or the sequences joined, `(sum of target_lengths)`. `input_lengths` and
     /// `target_lengths` are `(N)`: how many steps and labels of each sequence count. Without a batch: `(T, C)`, `(S)`
-    /// and scalars. Dtypes: `log_probs` is `f16`, `bf16`, `f32` or `f64`, labels and lengths are `u8`, `u32` or `i64`.
+    /// and scalars. Dtypes: `log_probs` is `f16`, `bf16`, `f32` or `f64`, labels and lengths are of any
+    /// integer dtype.
     /// The result has log_probs' dtype and is a scalar, or, with [`Reduction::None`] and a batch, of shape `(N)`.
     ///
     /// Labels and lengths are read by the host, on a GPU too, as the lengths are in PyTorch.
@@ -86,7 +87,7 @@ impl CtcLoss {
         if self.blank >= classes {
             bail!("CtcLoss: blank is {} but log_probs has {classes} classes, numbered from 0", self.blank)
         }
-        let sequences = Sequences::read(&log_p, targets, input_lengths, target_lengths)?;
+        let sequences = Sequences::read(&log_p, targets, input_lengths, target_lengths, self.blank)?;
         let lattice = Lattice::new(&log_p.detach(), &sequences, self.blank)?;
         let (alphas, loss) = lattice.forward()?;
 
@@ -105,7 +106,7 @@ impl CtcLoss {
         };
         let loss = if log_probs.rank() == 2 { loss.squeeze(0)? } else { loss };
 
-        self.reduction.reduce(&loss, log_probs.dtype())
+        self.reduction.reduce(&loss, log_probs)
     }
 }
 
@@ -116,7 +117,13 @@ struct Sequences {
 }
 
 impl Sequences {
-    fn read(log_p: &Tensor, targets: &Tensor, input_lengths: &Tensor, target_lengths: &Tensor) -> Result<Self> {
+    fn read(
+        log_p: &Tensor,
+        targets: &Tensor,
+        input_lengths: &Tensor,
+        target_lengths: &Tensor,
+        blank: usize,
+    ) -> Result<Self> {
         let (steps, batch, classes) = log_p.dims3()?;
         let lengths = |name: &str, lengths: &Tensor, most: usize, of: &str| -> Result<Vec<usize>> {
             let values = integers("CtcLoss", name, lengths)?;
@@ -151,6 +158,9 @@ impl Sequences {
             start += stride.unwrap_or(length);
             if let Some(label) = sequence.iter().find(|&&label| !(0..classes as i64).contains(&label)) {
                 bail!("CtcLoss: targets holds label {label} but log_probs has {classes} classes, numbered from 0")
+            }
+            if sequence.contains(&(blank as i64)) {
+                bail!("CtcLoss: targets holds the blank, {blank}, which no label can be")
             }
             labels.push(sequence.iter().map(|&label| label as u32).collect());
         }

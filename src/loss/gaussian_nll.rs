@@ -1,6 +1,6 @@
 use super::{Reduction, check_elements, check_option, float, matching, same_kind};
-use crate::kernel::fused;
 use crate::kernel::scalar::ln;
+use crate::kernel::{fused, is_host};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
@@ -66,11 +66,14 @@ impl GaussianNllLoss {
     /// fit, if dtype or device of the three differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor, var: &Tensor) -> Result<Tensor> {
         check_option("GaussianNllLoss", "eps", self.eps, self.eps > 0.0, "positive")?;
+        let repeats = |(&t, &i): (&usize, &usize)| t == i || t == 1;
+        let is_repeated = target.rank() == input.rank() && target.dims().iter().zip(input.dims()).all(repeats);
+        let target = if is_repeated { &target.broadcast_as(input.shape())? } else { target };
         let [x, y] = matching("GaussianNllLoss", [("input", input), ("target", target)])?;
         same_kind("GaussianNllLoss", ("var", var), ("input", input))?;
         let var = shared_var(&float("GaussianNllLoss", "var", var)?, &x)?;
         check_elements("GaussianNllLoss", "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
-        if !var.device().is_cpu() && var.elem_count() > 0 {
+        if !is_host(var.device()) && var.elem_count() > 0 {
             // Converted on the CPU, as not every device has `f64`.
             let least = var.min_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             if least < 0.0 {
@@ -101,7 +104,7 @@ impl GaussianNllLoss {
         let error = (x - y)?.sqr()?.broadcast_div(&bounded)?;
         let loss = ((error.broadcast_add(&bounded.log()?)? / 2.)? + constant)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 
@@ -148,6 +151,11 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_match() {
-        refuses_mismatches("GaussianNllLoss", |x, y| GaussianNllLoss::default().forward(x, y, x));
+        let forward = |x: &Tensor, y: &Tensor| GaussianNllLoss::default().forward(x, y, x);
+        let x = vector(&[0.5, 0.5, 0.5]);
+        refuses(forward(&x, &x.reshape((3, 1)).unwrap()), &["GaussianNllLoss", "target", "[3, 1]", "[3]"]);
+        refuses(forward(&x, &x.narrow(0, 0, 2).unwrap()), &["GaussianNllLoss", "target", "[2]", "[3]"]);
+        let single = x.to_dtype(candle_core::DType::F32).unwrap();
+        refuses(forward(&x, &single), &["GaussianNllLoss", "target", "F32", "F64"]);
     }
 }

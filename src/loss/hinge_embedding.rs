@@ -1,4 +1,4 @@
-use super::{Reduction, check_option, matching};
+use super::{Reduction, check_option, matching, whole};
 use crate::kernel::fused;
 use crate::kernel::ops;
 use candle_core::{Result, Tensor};
@@ -60,7 +60,7 @@ impl HingeEmbeddingLoss {
     /// If `margin` is NaN, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("HingeEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        let [x, y] = matching("HingeEmbeddingLoss", [("input", input), ("target", target)])?;
+        let [x, y] = matching("HingeEmbeddingLoss", [("input", input), ("target", &whole(target, input)?)])?;
 
         let margin = self.margin as f32;
         let formula = move |[x, y]: [f32; 2]| {
@@ -76,7 +76,7 @@ impl HingeEmbeddingLoss {
         let unlike = y.ne(1f64)?.where_cond(&ops::relu(&(self.margin - &x)?)?, &zeros)?;
         let loss = (alike + unlike)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

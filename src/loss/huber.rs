@@ -75,10 +75,10 @@ impl HuberLoss {
 
         // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
         let distance = ops::abs(&(x - y)?)?;
-        let c = distance.detach().minimum(self.delta)?;
+        let c = ops::at_most(&distance.detach(), self.delta)?;
         let loss = (&c * (&distance - (&c / 2.)?)?)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{Reduction, check_elements, matching};
-use crate::kernel::fused;
 use crate::kernel::scalar::{exp, ln};
+use crate::kernel::{fused, ops};
 use candle_core::{Result, Tensor};
 
 /// Kullback-Leibler divergence of predicted log-probabilities `x` from a target distribution `y`, element by element:
@@ -60,24 +60,32 @@ impl KlDivLoss {
 
         let factor = self.reduction.factor(x.dims());
         let fused = if self.log_target {
-            fused([&x, &y], factor, |[x, y]| (exp(y) * (y - x), [-exp(y)]))?
+            fused([&x, &y], factor, |[x, y]| {
+                let p = exp(y);
+                (if y == f32::NEG_INFINITY { 0.0 } else { p * (y - x) }, [-p])
+            })?
         } else {
             let negative = |p: f64| p < 0.0;
             check_elements("KlDivLoss", "target", &y, |p| !negative(p), "a probability, 0 or more")?;
-            fused([&x, &y], factor, |[x, y]| ((if y == 0.0 { 0.0 } else { y * ln(y) }) - y * x, [-y]))?
+            fused([&x, &y], factor, |[x, y]| (if y == 0.0 { 0.0 } else { y * ln(y) - y * x }, [-y]))?
         };
         if let Some(loss) = fused {
             return loss.to_dtype(input.dtype());
         }
 
         let loss = if self.log_target {
-            (y.exp()? * (&y - &x)?)?
+            // What is impossible in the target costs nothing, whatever the input says of it.
+            let (is_impossible, zeros) = (y.eq(f64::NEG_INFINITY)?, y.zeros_like()?);
+            let [x, y] = [x, y].map(|t| is_impossible.where_cond(&zeros, &t));
+            let (x, y) = (x?, y?);
+            is_impossible.where_cond(&zeros, &(y.exp()? * (&y - x)?)?)?
         } else {
-            let y_log_y = y.eq(0f64)?.where_cond(&y.zeros_like()?, &(&y * y.log()?)?)?;
-            (y_log_y - (&y * &x)?)?
+            // At 0 the logarithm is that of 1, so that a gradient by the target is finite there.
+            let log_y = y.eq(0f64)?.where_cond(&y.ones_like()?, &y)?.log()?;
+            ((&y * log_y)? - ops::times(&y, &x)?)?
         };
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

@@ -52,7 +52,7 @@ impl L1Loss {
         }
         let loss = ops::abs(&(x - y)?)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Reduction, check_option, matching};
+use super::{Reduction, check_option, matching, whole};
 use crate::kernel::ops;
 use candle_core::{Result, Tensor};
 
@@ -52,11 +52,12 @@ impl MarginRankingLoss {
     /// If `margin` is NaN, if shape, dtype or device of the three differ, or the dtype is not a float.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("MarginRankingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let target = &whole(target, input1)?;
         let [x1, x2, y] = matching("MarginRankingLoss", [("input1", input1), ("input2", input2), ("target", target)])?;
 
         let loss = ops::relu(&(self.margin - (y * (x1 - x2)?)?)?)?;
 
-        self.reduction.reduce(&loss, input1.dtype())
+        self.reduction.reduce(&loss, input1)
     }
 }
 

@@ -104,8 +104,8 @@ pub use soft_margin::SoftMarginLoss;
 pub use triplet_margin::TripletMarginLoss;
 pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
-use crate::kernel::{Counted, all, elements};
-use candle_core::{DType, Result, Storage, Tensor, WithDType, bail};
+use crate::kernel::{Counted, all, elements, is_host, ops};
+use candle_core::{DType, Device, Result, Storage, Tensor, WithDType, bail};
 
 /// How the losses of the single elements (or samples) become the result.
 ///
@@ -147,19 +147,20 @@ impl Reduction {
         }
     }
 
-    /// Reduces per-element losses and rounds to the dtype that the caller's input had.
-    fn reduce(self, loss: &Tensor, dtype: DType) -> Result<Tensor> {
-        match self.factor(loss.dims()) {
-            Some(factor) => (loss.sum_all()? * factor)?.to_dtype(dtype),
-            None => loss.to_dtype(dtype),
-        }
+    /// Reduces per-element losses, and gives the result the dtype and the device of the caller's input.
+    fn reduce(self, loss: &Tensor, input: &Tensor) -> Result<Tensor> {
+        let loss = match self.factor(loss.dims()) {
+            Some(factor) => (ops::sum_all(loss)? * factor)?,
+            None => loss.clone(),
+        };
+        loss.to_dtype(input.dtype())?.to_device(input.device())
     }
 
     /// As [`Self::reduce`], for losses that were multiplied by `weight` already: their mean is over the weights' sum.
-    fn reduce_weighted(self, loss: &Tensor, weight: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
+    fn reduce_weighted(self, loss: &Tensor, weight: Option<&Tensor>, input: &Tensor) -> Result<Tensor> {
         match (self, weight) {
-            (Self::Mean, Some(weight)) => (loss.sum_all()? / weight.sum_all()?)?.to_dtype(dtype),
-            _ => self.reduce(loss, dtype),
+            (Self::Mean, Some(weight)) => Self::Sum.reduce(&(ops::sum_all(loss)? / ops::sum_all(weight)?)?, input),
+            _ => self.reduce(loss, input),
         }
     }
 }
@@ -198,7 +199,8 @@ fn same_kind(loss: &str, (name, arg): (&str, &Tensor), (other_name, other): (&st
 }
 
 fn same_device(loss: &str, (name, arg): (&str, &Tensor), (other_name, other): (&str, &Tensor)) -> Result<()> {
-    if !arg.device().same_device(other.device()) {
+    // By where they are, as candle does itself: a GPU that was opened twice is still one.
+    if arg.device().location() != other.device().location() {
         bail!(
             "{loss}: {name} is on {:?} but {other_name} is on {:?}; move one with to_device",
             arg.device().location(),
@@ -208,21 +210,49 @@ fn same_device(loss: &str, (name, arg): (&str, &Tensor), (other_name, other): (&
     Ok(())
 }
 
-/// A float tensor in the dtype that losses are computed in: `f32` for the half precisions, else its own.
-fn float(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
+/// The dtype that losses are computed in: `f32` for the half precisions, else the input's own.
+fn precision(loss: &str, name: &str, arg: &Tensor) -> Result<DType> {
     match arg.dtype() {
-        DType::F16 | DType::BF16 => arg.to_dtype(DType::F32),
-        DType::F32 | DType::F64 => Ok(arg.clone()),
+        DType::F16 | DType::BF16 | DType::F32 => Ok(DType::F32),
+        DType::F64 => Ok(DType::F64),
         other => bail!("{loss}: {name} has dtype {other:?} but needs one of F16, BF16, F32, F64"),
     }
 }
 
+/// A float tensor in the dtype that losses are computed in. One without elements comes to the CPU, as a GPU's kernels fail
+/// on it; [`Reduction::reduce`] takes the result back.
+fn float(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
+    at_hand(arg)?.to_dtype(precision(loss, name, arg)?)
+}
+
+/// The tensor itself, or on the CPU if it has no elements.
+fn at_hand(arg: &Tensor) -> Result<Tensor> {
+    if arg.elem_count() == 0 { arg.to_device(&Device::Cpu) } else { Ok(arg.clone()) }
+}
+
 /// Class indices or lengths as `i64`.
 fn classes(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
-    match arg.dtype() {
-        DType::U8 | DType::U32 | DType::I64 => arg.to_dtype(DType::I64),
-        other => bail!("{loss}: {name} has dtype {other:?} but needs one of U8, U32, I64"),
+    if !arg.dtype().is_int() {
+        bail!("{loss}: {name} has dtype {:?} but needs one of U8, U32, I16, I32, I64", arg.dtype())
     }
+    from_integers(arg, DType::I64)
+}
+
+/// Integers as another dtype.
+fn from_integers(arg: &Tensor, dtype: DType) -> Result<Tensor> {
+    if matches!(arg.dtype(), DType::I16 | DType::I32) && !arg.device().is_cpu() {
+        // candle has no kernel on a GPU that converts these.
+        return arg.to_device(&Device::Cpu)?.to_dtype(dtype)?.to_device(arg.device());
+    }
+    arg.to_dtype(dtype)
+}
+
+/// A target whose values are whole numbers, 0 or 1, ±1 or counts: integers become `input`'s dtype.
+fn whole(target: &Tensor, input: &Tensor) -> Result<Tensor> {
+    if target.dtype().is_int() && input.dtype().is_float() {
+        return from_integers(target, input.dtype());
+    }
+    Ok(target.clone())
 }
 
 /// Class indices or lengths, read by the host.
@@ -249,9 +279,9 @@ fn check_option(loss: &str, name: &str, value: f64, ok: bool, need: &str) -> Res
     Ok(())
 }
 
-/// Refuses the first element of a CPU tensor that does not satisfy `ok`.
+/// Refuses the first element that does not satisfy `ok`, of a tensor that can be read without waiting for a device.
 fn check_elements(loss: &str, name: &str, arg: &Tensor, ok: impl Fn(f64) -> bool + Sync, need: &str) -> Result<()> {
-    if !arg.device().is_cpu() {
+    if !is_host(arg.device()) {
         return Ok(());
     }
     fn find<T: WithDType>(values: &[T], ok: impl Fn(f64) -> bool + Sync) -> Option<(usize, f64)> {
@@ -290,7 +320,8 @@ fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, dim: usize) -> Resu
     }
     let mut shape = vec![1; input.rank()];
     shape[dim] = classes;
-    float(loss, "weight", &weight.detach())?.to_dtype(input.dtype())?.reshape(shape)
+    let precision = precision(loss, "input", input)?;
+    float(loss, "weight", &weight.detach())?.to_dtype(precision)?.reshape(shape)
 }
 
 /// A target of class indices, checked, in a form that is safe to gather with.
@@ -303,6 +334,8 @@ struct Classes {
     index: Tensor,
     /// `u8` of the samples' shape, 1 where target is the ignored index; `None` where it is known that none is.
     ignored: Option<Tensor>,
+    /// The same where target is no class at all, on a device that can't be asked without waiting for it.
+    invalid: Option<Tensor>,
     /// How much each sample counts: its class's weight, 0 if ignored. `None` where all count the same.
     weight: Option<Tensor>,
 }
@@ -319,6 +352,7 @@ impl Classes {
         let dim = class_dim(loss, input)?;
         let mut samples = input.dims().to_vec();
         let count = samples.remove(dim);
+        let precision = precision(loss, "input", input)?;
         same_device(loss, ("target", target), ("input", input))?;
         let target = &classes(loss, "target", target)?;
         // Without a batch PyTorch takes one class as a scalar or as a vector of one.
@@ -330,27 +364,27 @@ impl Classes {
             )
         }
         let target = target.reshape(samples)?;
-        let (index, ignored) = if target.device().is_cpu() {
-            checked_index(loss, &target, count, ignore_index)?
+        let target = if input.elem_count() == 0 { target.to_device(&Device::Cpu)? } else { target };
+        let (index, ignored, invalid) = if is_host(target.device()) || target.elem_count() == 0 {
+            let (index, ignored) = checked_index(loss, &target, count, ignore_index)?;
+            (index, ignored, None)
         } else {
-            match ignore_index.map(|ignore_index| target.eq(ignore_index)).transpose()? {
-                Some(ignored) => (ignored.where_cond(&target.zeros_like()?, &target)?, Some(ignored)),
-                None => (target, None),
-            }
+            masked_index(&target, count, ignore_index)?
         };
-        let index = index.to_dtype(DType::U32)?.unsqueeze(dim)?;
-        let mut classes = Self { dim, count, index, ignored, weight: None };
-        classes.weight = match weight {
+        let index = index.to_dtype(DType::U32)?;
+        let weight = match weight {
             Some(weight) => {
-                let weight = class_weight(loss, weight, input, dim)?.broadcast_as(input.shape())?;
-                Some(classes.drop_ignored(&classes.pick(&weight)?)?)
+                let weight = class_weight(loss, weight, input, dim)?.flatten_all()?.to_device(index.device())?;
+                Some(match count {
+                    0 => Tensor::zeros(index.shape(), precision, index.device())?,
+                    _ => weight.index_select(&index.flatten_all()?, 0)?.reshape(index.shape())?,
+                })
             }
-            None if classes.ignored.is_some() => {
-                let ones = Tensor::ones(classes.index.shape(), input.dtype(), input.device())?.squeeze(dim)?;
-                Some(classes.drop_ignored(&ones)?)
-            }
+            None if ignored.is_some() => Some(Tensor::ones(index.shape(), precision, index.device())?),
             None => None,
         };
+        let mut classes = Self { dim, count, index: index.unsqueeze(dim)?, ignored, invalid, weight: None };
+        classes.weight = weight.map(|weight| classes.drop_ignored(&weight)).transpose()?;
         Ok(classes)
     }
 
@@ -397,11 +431,11 @@ impl Classes {
 
     /// What the sum of the samples' losses, each times what it counts, is to be multiplied by; `None` where they are not
     /// reduced.
-    fn factor(&self, reduction: Reduction) -> Result<Option<f64>> {
-        Ok(match (reduction, &self.weight) {
-            (Reduction::Mean, Some(weight)) => Some(1.0 / weight.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?),
-            _ => reduction.factor(self.index.dims()),
-        })
+    fn factor(&self, reduction: Reduction, counted: &[Counted]) -> Option<f64> {
+        if reduction == Reduction::Mean && self.weight.is_some() {
+            return Some(1.0 / counted.iter().flatten().map(|&(_, weight)| f64::from(weight)).sum::<f64>());
+        }
+        reduction.factor(self.index.dims())
     }
 
     /// The negative log-likelihood of each sample, times what the sample counts.
@@ -411,7 +445,10 @@ impl Classes {
 
     /// The losses of the samples, each times what the sample counts.
     fn weighted(&self, losses: &Tensor) -> Result<Tensor> {
-        let losses = self.drop_ignored(losses)?;
+        let mut losses = self.drop_ignored(losses)?;
+        if let Some(invalid) = &self.invalid {
+            losses = invalid.where_cond(&losses.zeros_like()?.affine(0., f64::NAN)?, &losses)?;
+        }
         match &self.weight {
             Some(weight) => losses * weight,
             None => Ok(losses),
@@ -440,6 +477,29 @@ fn checked_index(
         Tensor::from_vec::<_, i64>(index, target.shape(), target.device())?,
         Some(Tensor::from_vec::<_, u8>(ignored, target.shape(), target.device())?),
     ))
+}
+
+/// The classes in `target` with 0 in place of what is none, where it holds the ignored index, and where what is neither
+/// that nor a class. This takes no look at the values, for which the host would have to wait.
+#[allow(clippy::type_complexity)]
+fn masked_index(
+    target: &Tensor,
+    count: usize,
+    ignore_index: Option<i64>,
+) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+    let zeros = target.zeros_like()?;
+    let is_none = (target.lt(0i64)? + target.ge(count as i64)?)?;
+    let ignored = ignore_index.map(|ignore_index| target.eq(ignore_index)).transpose()?;
+    let invalid = match &ignored {
+        Some(ignored) => ignored.where_cond(&is_none.zeros_like()?, &is_none)?,
+        None => is_none.clone(),
+    };
+    let index = is_none.where_cond(&zeros, target)?;
+    let index = match &ignored {
+        Some(ignored) => ignored.where_cond(&zeros, &index)?,
+        None => index,
+    };
+    Ok((index, ignored, Some(invalid)))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl MseLoss {
         }
         let loss = (x - y)?.sqr()?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

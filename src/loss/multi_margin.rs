@@ -1,6 +1,6 @@
 use super::{Classes, Reduction, check_option, float};
 use crate::kernel::scalar::positive;
-use crate::kernel::{Lanes, RowLoss, fused_rows, has_plain_rows, map};
+use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, has_plain_rows, map};
 use candle_core::{Result, Tensor, bail};
 
 /// Hinge loss between the score of the right class `y` and each other score of the `C`:
@@ -68,21 +68,23 @@ impl MultiMarginLoss {
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("MultiMarginLoss", "p", self.p.into(), matches!(self.p, 1 | 2), "1 or 2")?;
         check_option("MultiMarginLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        let x = float("MultiMarginLoss", "input", input)?;
-        if x.rank() > 2 {
-            bail!("MultiMarginLoss: input has shape {:?} but needs (N, C) or (C)", x.dims())
+        if input.rank() > 2 {
+            bail!("MultiMarginLoss: input has shape {:?} but needs (N, C) or (C)", input.dims())
         }
-        let classes = Classes::new("MultiMarginLoss", &x, target, self.weight.as_ref(), None)?;
+        // One score is a class of its own.
+        let scores = if input.rank() == 0 { input.unsqueeze(0)? } else { input.clone() };
+        let classes = Classes::new("MultiMarginLoss", &scores, target, self.weight.as_ref(), None)?;
 
-        if let Some(factor) = self.reduction.factor(target.dims())
-            && has_plain_rows(&x)
-        {
-            let violations = Violations { p: self.p, margin: self.margin as f32 };
-            return fused_rows(&x, classes.counted()?, factor, violations)?.to_dtype(input.dtype());
+        let factor = self.reduction.factor(target.dims());
+        if has_plain_rows(&scores) {
+            let violations = Violations { rows: classes.counted()?, p: self.p, margin: self.margin as f32 };
+            let loss = fused_rows(&scores, None, factor, violations)?;
+            return if factor.is_some() { Ok(loss) } else { loss.reshape(target.shape()) };
         }
+        let x = float("MultiMarginLoss", "input", &scores)?;
         let loss = classes.weighted(&self.violations(&x, &classes)?)?.reshape(target.shape())?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 
     /// The loss of each sample, before its weight.
@@ -97,15 +99,17 @@ impl MultiMarginLoss {
 }
 
 /// `Σ_{j≠y} max(0, margin - x_y + x_j)^p / C`.
-#[derive(Clone, Copy)]
 struct Violations {
+    rows: Vec<Counted>,
     p: u32,
     margin: f32,
 }
 
 impl RowLoss for Violations {
     #[inline(always)]
-    fn take(&self, row: &mut [Lanes], _: f32, class: usize, count: usize) -> (f32, f32) {
+    fn take(&self, i: usize, row: &mut [Lanes], _: f32, count: usize, _: &mut [Lanes]) -> Option<(f32, f32)> {
+        let (class, weight) = self.rows[i]?;
+        let class = class as usize;
         let lead = self.margin - row.as_flattened()[class];
         // The class itself is no violation.
         row.as_flattened_mut()[class] = f32::NEG_INFINITY;
@@ -115,8 +119,8 @@ impl RowLoss for Violations {
             (slope, [loss, slope])
         });
         row.as_flattened_mut()[class] = -slopes;
-        let share = 1.0 / count as f32;
-        (loss * share, share)
+        let share = weight / count as f32;
+        Some((loss * share, share))
     }
 }
 

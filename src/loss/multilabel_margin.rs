@@ -1,5 +1,5 @@
-use super::{Reduction, classes, float, same_device};
-use crate::kernel::ops;
+use super::{Reduction, at_hand, classes, float, same_device};
+use crate::kernel::{is_host, ops};
 use candle_core::{D, DType, Result, Tensor, bail};
 
 /// Hinge loss between the scores of the classes `Y` that a sample belongs to and the scores of those it does not:
@@ -65,37 +65,66 @@ impl MultiLabelMarginLoss {
             bail!("MultiLabelMarginLoss: input has shape {:?} but needs one class or more", x.dims())
         }
         let x = x.reshape((x.elem_count() / count, count))?;
-        let (index, listed) = lists(target, x.dims(), x.dtype())?;
+        let (index, listed) = lists(&at_hand(target)?, x.dims(), x.dtype())?;
 
-        let is_listed = x.zeros_like()?.scatter_add(&index, &listed, 1)?.gt(0f64)?.to_dtype(x.dtype())?;
-        let not_listed = (1. - is_listed)?;
-        // (N, L, C): each class of a list against each class of the sample.
-        let lead = x.contiguous()?.gather(&index, 1)?.unsqueeze(2)?.broadcast_sub(&x.unsqueeze(1)?)?;
-        let counts = listed.unsqueeze(2)?.broadcast_mul(&not_listed.unsqueeze(1)?)?;
-        let missing = (ops::relu(&(1. - lead)?)? * counts)?;
-        let loss = (missing.sum(D::Minus1)?.sum(D::Minus1)? / count as f64)?;
+        let (value, slopes) = missing_leads(&x.detach(), &index, &listed)?;
+        let loss = ops::with_gradient(&x, &value, move |grad| slopes.broadcast_mul(&grad.unsqueeze(1)?))?;
         let loss = if target.rank() < 2 { loss.squeeze(0)? } else { loss };
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 
-/// The listed classes as `u32`, 0 behind a list's end, and 1 in `dtype` where one is listed; both of shape (N, L).
+/// What each listed class of a sample, (N, L), is short of a lead of 1 over each class that is not listed, summed over both
+/// and divided by the number of classes, (N); and its derivatives by `x`, (N, C). Some of the list at a time: all of it
+/// against all classes is (N, L, C).
+fn missing_leads(x: &Tensor, index: &Tensor, listed: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (rows, count) = x.dims2()?;
+    let longest = index.dim(1)?;
+    let is_listed = x.zeros_like()?.scatter_add(index, listed, 1)?.gt(0f64)?.to_dtype(x.dtype())?;
+    let not_listed = (1. - is_listed)?.unsqueeze(1)?;
+    let (listed, scores) = (listed.unsqueeze(2)?, x.contiguous()?.gather(index, 1)?.unsqueeze(2)?);
+    let (mut loss, mut of_others) = (x.zeros_like()?.sum(1)?, x.zeros_like()?);
+    let mut of_listed = Vec::new();
+    let at_once = (AT_ONCE / (rows * count).max(1)).max(1);
+    for start in (0..longest).step_by(at_once) {
+        let some = |all: &Tensor| all.narrow(1, start, at_once.min(longest - start));
+        let missing = ops::relu(&(1. - some(&scores)?.broadcast_sub(&x.unsqueeze(1)?)?)?)?;
+        let missing = missing.broadcast_mul(&some(&listed)?)?.broadcast_mul(&not_listed)?;
+        let hits = missing.gt(0f64)?.to_dtype(x.dtype())?;
+        loss = (loss + missing.sum(D::Minus1)?.sum(D::Minus1)?)?;
+        of_others = (of_others + hits.sum(1)?)?;
+        of_listed.push(hits.sum(D::Minus1)?.neg()?);
+    }
+    let slopes = of_others.scatter_add(index, &Tensor::cat(&of_listed, 1)?, 1)?;
+    Ok(((loss / count as f64)?, (slopes / count as f64)?))
+}
+
+/// How many elements a temporary may have, or else one listed class of each sample against all.
+const AT_ONCE: usize = 1 << 20;
+
+/// The listed classes as `u32`, 0 behind a list's end, and 1 in `dtype` where one is listed, both of shape (N, L). On a
+/// device that can't be asked without waiting for it, NaN where what is listed is no class.
 fn lists(target: &Tensor, shape: &[usize], dtype: DType) -> Result<(Tensor, Tensor)> {
     let mut target = classes("MultiLabelMarginLoss", "target", target)?.reshape(shape)?.contiguous()?;
-    if target.device().is_cpu() {
-        let (rows, count) = (target.to_vec2::<i64>()?, shape[1] as i64);
+    let count = shape[1] as i64;
+    if is_host(target.device()) {
+        let rows = target.to_vec2::<i64>()?;
         if let Some(class) = rows.iter().flatten().find(|&&class| !(-1..count).contains(&class)) {
             bail!("MultiLabelMarginLoss: target holds {class} but must hold classes, 0 to {}, or -1", count - 1)
         }
         // No work on columns that all lists have ended before.
         let len = |row: &Vec<i64>| row.iter().position(|&class| class < 0).unwrap_or(row.len());
         let longest = rows.iter().map(len).max().unwrap_or(0);
-        target = target.narrow(1, 0, longest.max(1).min(shape[1]))?;
+        target = target.narrow(1, 0, longest.max(1).min(shape[1]))?.contiguous()?;
     }
     let ended = target.lt(0i64)?.to_dtype(dtype)?.cumsum(1)?.gt(0f64)?;
-    let index = ended.where_cond(&target.zeros_like()?, &target.contiguous()?)?.to_dtype(DType::U32)?;
-    Ok((index, (1. - ended.to_dtype(dtype)?)?))
+    let is_none = target.ge(count)?;
+    let listed = (1. - ended.to_dtype(dtype)?)?;
+    let nan = listed.zeros_like()?.affine(0., f64::NAN)?;
+    let listed = (&is_none * ended.eq(0u8)?)?.where_cond(&nan, &listed)?;
+    let index = (ended + is_none)?.gt(0u8)?.where_cond(&target.zeros_like()?, &target)?.to_dtype(DType::U32)?;
+    Ok((index, listed))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use super::{Reduction, broadcast_weight, matching};
+use super::{Reduction, broadcast_weight, matching, whole};
 use crate::kernel::fused;
 use crate::kernel::ops;
 use crate::kernel::scalar::{logistic, positive};
@@ -55,7 +55,7 @@ impl MultiLabelSoftMarginLoss {
     /// If `input` is a scalar, if shape, dtype or device of the two differ, if the dtype is not a float, or if `weight`
     /// does not broadcast to `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("MultiLabelSoftMarginLoss", [("input", input), ("target", target)])?;
+        let [x, y] = matching("MultiLabelSoftMarginLoss", [("input", input), ("target", &whole(target, input)?)])?;
         if x.rank() == 0 {
             bail!("MultiLabelSoftMarginLoss: input is a scalar but needs a dimension of labels, (…, C)")
         }
@@ -65,21 +65,23 @@ impl MultiLabelSoftMarginLoss {
         let factor = factor.map(|factor| factor / labels as f64);
         let formula = |[x, y]: [f32; 2]| {
             let (tail, sigmoid) = logistic(x);
-            (y * (positive(-x) + tail) + (1.0 - y) * (positive(x) + tail), [sigmoid - y])
+            let (no, yes) =
+                (if y == 1.0 { 0.0 } else { positive(x) + tail }, if y == 0.0 { 0.0 } else { positive(-x) + tail });
+            ((1.0 - y) * no + y * yes, [sigmoid - y])
         };
         if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
         }
 
-        let not_y = (1. - &y)?;
-        let mut loss = ((y * ops::log_sigmoid(&x)?)? + (not_y * ops::log_sigmoid(&x.neg()?)?)?)?.neg()?;
+        let [no, yes] = ops::softplus(&x)?;
+        let mut loss = (ops::times(&(1. - &y)?, &no)? + ops::times(&y, &yes)?)?;
         if let Some(weight) = &self.weight {
             let weight = broadcast_weight("MultiLabelSoftMarginLoss", "weight", &weight.detach(), &x)?;
             loss = loss.broadcast_mul(&weight)?;
         }
         let loss = (loss.sum(D::Minus1)? / labels as f64)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

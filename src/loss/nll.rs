@@ -57,11 +57,11 @@ impl NllLoss {
     /// float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let log_p = float("NllLoss", "input", input)?;
-        let target = Classes::new("NllLoss", &log_p, target, self.weight.as_ref(), Some(self.ignore_index))?;
+        let target = Classes::new("NllLoss", input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
         let loss = target.negative_log_likelihood(&log_p)?;
 
-        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input.dtype())
+        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input)
     }
 }
 
@@ -90,6 +90,8 @@ mod tests {
 
     #[test]
     fn refuses_classes_and_weights_that_do_not_fit() -> Result<()> {
+        let scalar = NllLoss::default().forward(&vector(&[1.0]).get(0)?, &Tensor::new(0u32, &device())?);
+        refuses(scalar, &["NllLoss", "input", "scalar"]);
         refuses_bad_classes("NllLoss", |x, y, weight| NllLoss { weight, ..Default::default() }.forward(x, y))
     }
 }

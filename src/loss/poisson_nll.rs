@@ -1,4 +1,4 @@
-use super::{Reduction, check_elements, check_option, matching};
+use super::{Reduction, check_elements, check_option, matching, whole};
 use crate::kernel::fused;
 use crate::kernel::scalar::{exp, ln};
 use candle_core::{Result, Tensor};
@@ -65,7 +65,7 @@ impl PoissonNllLoss {
     /// or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("PoissonNllLoss", "eps", self.eps, !self.eps.is_nan(), "a number")?;
-        let [x, y] = matching("PoissonNllLoss", [("input", input), ("target", target)])?;
+        let [x, y] = matching("PoissonNllLoss", [("input", input), ("target", &whole(target, input)?)])?;
 
         let (eps, factor) = (self.eps as f32, self.reduction.factor(x.dims()).filter(|_| !self.full));
         let fused = if self.log_input {
@@ -82,12 +82,15 @@ impl PoissonNllLoss {
         let mut loss =
             if self.log_input { (x.exp()? - (&y * &x)?)? } else { (&x - (&y * (&x + self.eps)?.log()?)?)? };
         if self.full {
+            // Where there is nothing to add it is taken of 1, so that a gradient by the target is finite there.
+            let is_small = y.le(1f64)?;
+            let y = is_small.where_cond(&y.ones_like()?, &y)?;
             let half_log_2pi_y = ((&y * (2. * std::f64::consts::PI))?.log()? / 2.)?;
             let stirling = (((&y * y.log()?)? - &y)? + half_log_2pi_y)?;
-            loss = (loss + y.le(1f64)?.where_cond(&y.zeros_like()?, &stirling)?)?;
+            loss = (loss + is_small.where_cond(&y.zeros_like()?, &stirling)?)?;
         }
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

@@ -77,10 +77,12 @@ impl SmoothL1Loss {
         }
         // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.
         let distance = ops::abs(&(x - y)?)?;
-        let c = distance.detach().minimum(self.beta)?;
-        let loss = ((&c / self.beta)? * (distance - (c / 2.)?)?)?;
+        let c = ops::at_most(&distance.detach(), self.beta)?;
+        // By a tensor: the reciprocal that candle makes of a number may be infinite.
+        let beta = c.zeros_like()?.affine(0., self.beta)?;
+        let loss = ((&c / beta)? * (distance - (c / 2.)?)?)?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Reduction, matching};
+use super::{Reduction, matching, whole};
 use crate::kernel::fused;
 use crate::kernel::ops;
 use crate::kernel::scalar::{logistic, positive};
@@ -47,7 +47,7 @@ impl SoftMarginLoss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("SoftMarginLoss", [("input", input), ("target", target)])?;
+        let [x, y] = matching("SoftMarginLoss", [("input", input), ("target", &whole(target, input)?)])?;
 
         let formula = |[x, y]: [f32; 2]| {
             let z = -y * x;
@@ -60,7 +60,7 @@ impl SoftMarginLoss {
 
         let loss = ops::log_sigmoid(&(x * y)?)?.neg()?;
 
-        self.reduction.reduce(&loss, input.dtype())
+        self.reduction.reduce(&loss, input)
     }
 }
 

@@ -81,7 +81,7 @@ impl TripletMarginLoss {
 
         let loss = triplet(&points, self.margin, self.swap, |u, v| distance(u, v, self.p, self.eps))?;
 
-        self.reduction.reduce(&loss, anchor.dtype())
+        self.reduction.reduce(&loss, anchor)
     }
 }
 

@@ -100,7 +100,7 @@ impl TripletMarginWithDistanceLoss {
 
         let loss = triplet(&points, self.margin, self.swap, &self.distance)?;
 
-        self.reduction.reduce(&loss, anchor.dtype())
+        self.reduction.reduce(&loss, anchor)
     }
 }
 
