@@ -100,7 +100,7 @@ impl CrossEntropyLoss {
     /// `(1 - s) · w_y · l + s/C · Σ_c w_c · l_c`, where `l_c` is the loss if the class were `c`.
     fn against_classes(&self, x: &Tensor, target: &Classes) -> Result<Tensor> {
         let s = self.label_smoothing;
-        let log_p = log_softmax(x, target.dim)?;
+        let log_p = log_softmax(&target.drop_ignored_rows(x)?, target.dim)?;
         let loss = target.negative_log_likelihood(&log_p)?;
         if s == 0.0 {
             return Ok(loss);

@@ -405,6 +405,16 @@ impl Classes {
         }
     }
 
+    /// `input` with 0 in the rows to ignore: a softmax of what is no number would make their gradient none either.
+    fn drop_ignored_rows(&self, input: &Tensor) -> Result<Tensor> {
+        match &self.ignored {
+            Some(ignored) => {
+                ignored.unsqueeze(self.dim)?.broadcast_as(input.shape())?.where_cond(&input.zeros_like()?, input)
+            }
+            None => Ok(input.clone()),
+        }
+    }
+
     /// `u8` of input's shape, 1 at every class but the sample's own.
     fn others(&self) -> Result<Tensor> {
         let mut shape = vec![1; self.index.rank()];
