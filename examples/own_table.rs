@@ -86,10 +86,12 @@ fn train(options: Options, data: &Data, choice: &Choice) -> Result<()> {
     let kind = if choice.loss == "cross_entropy" { Target::Class } else { Target::Number };
     let target = data.target.as_deref().context("--target says which column to predict")?;
     // Weights that were trained on a table go on with what was learned of its columns.
-    let known = options.init().and_then(|model| Encoding::of_model(&std::fs::read(model).ok()?).ok());
+    let read = |model: &Path| std::fs::read(model).with_context(|| format!("reading {}", model.display()));
+    let known = options.init().map(read).transpose()?.and_then(|bytes| Encoding::of_model(&bytes).ok());
+    let categories = data.categories.iter().map(|name| name.trim().to_owned()).collect::<Vec<_>>();
     let (device, seed) = (options.device()?, options.seed());
     let table = Table::open(&data.csv)?;
-    let (split, encoding) = table.split((target, kind), &data.categories, data.test_fraction, seed, known, &device)?;
+    let (split, encoding) = table.split((target, kind), &categories, data.test_fraction, seed, known, &device)?;
     let reduction = options.reduction(Default::default());
     let session = Session::new(options, Kind::Table, split, device)?.with_metadata(encoding.to_metadata()?);
     let model = session.mlp(&[&HIDDEN[..], &[encoding.outputs()]].concat(), Activation::Linear)?;
@@ -116,7 +118,7 @@ fn train(options: Options, data: &Data, choice: &Choice) -> Result<()> {
             report.rmse(&report.output)?;
         }
     }
-    session.finish(&format!("--csv {} --target {target} --save model.safetensors", data.csv.display()))
+    session.finish("--help")
 }
 
 /// Writes what the model of `--init` makes of each row.

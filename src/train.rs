@@ -83,7 +83,7 @@ impl Training {
     /// Trains the variables of `optimizer` on the scalar that `loss` makes of a batch's inputs and targets.
     ///
     /// # Errors
-    /// Those of `loss` and of the optimizer; a loss that is no scalar; a batch size or `accumulate` of 0, or a `clip_norm`
+    /// Those of `loss` and of the optimizer; a loss that is no scalar, or has no variable in it; a batch size or `accumulate` of 0, or a `clip_norm`
     /// that is not positive.
     pub fn run<O: Optimizer>(
         &self,
@@ -181,7 +181,13 @@ impl Training {
     }
 }
 
+/// The loss as a scalar, once it is one and leads back to a variable.
 fn scalar(loss: Tensor) -> Result<Tensor> {
+    if !loss.track_op() || !loss.dtype().is_float() {
+        bail!(
+            "Training: no variable is in the loss, so there is nothing to train: is the model built on variables, and detached nowhere?"
+        )
+    }
     match loss.elem_count() {
         1 => loss.reshape(()),
         _ => bail!("Training: the loss has shape {:?} but must be a scalar: reduce it", loss.dims()),

@@ -85,6 +85,16 @@ fn digest(samples: &Samples) -> candle_core::Result<u64> {
     Ok(digest)
 }
 
+/// That a file of weights is not a checkpoint, which has more in it.
+pub(super) fn ensure_is_none(path: &Path) -> Result<()> {
+    let plan = std::fs::read(path).ok().and_then(|bytes| {
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
+        metadata.metadata().as_ref()?.get(PLAN).cloned()
+    });
+    ensure!(plan.is_none(), "{} is a checkpoint: go on from it by --resume", path.display());
+    Ok(())
+}
+
 /// Writes where the training is, whole or not at all.
 pub(super) fn write(path: &Path, plan: &Plan, parameters: &Parameters, adam: &Adam, losses: &[f32]) -> Result<()> {
     let output = Output::create(path)?;

@@ -49,6 +49,9 @@ impl Output {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
+        // By itself, as the error that follows would name a file that nobody asked for.
+        let there = std::fs::metadata(folder);
+        there.with_context(|| format!("can't write {}: there is no folder {}", path.display(), folder.display()))?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".candle-losses-");
         #[cfg(unix)]

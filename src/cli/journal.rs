@@ -1,9 +1,11 @@
 use super::options::{Kind, Options};
 use crate::Training;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
+
+const STDOUT: &str = "writing to standard output";
 
 /// Keeps the losses of a training and says how it goes: lines on stdout, a bar on stderr.
 pub(super) struct Journal {
@@ -20,9 +22,10 @@ pub(super) struct Journal {
     /// The epoch whose start was told last.
     told: usize,
     bar: ProgressBar,
-    /// Whether the run has files to write, and so goes on when nobody reads its lines any more.
+    /// Whether the run has files to write, and so goes on when its lines can't be written any more.
     has_files: bool,
-    is_closed: bool,
+    /// Why they can't.
+    closed: Option<std::io::Error>,
 }
 
 impl Journal {
@@ -47,7 +50,7 @@ impl Journal {
             told: 0,
             bar: ProgressBar::hidden(),
             has_files: options.written().next().is_some(),
-            is_closed: false,
+            closed: None,
         };
         let batches = epochs.saturating_mul(journal.batches_in_epoch()) as u64;
         journal.bar = ProgressBar::with_draw_target(Some(batches), target).with_style(style.with_key("rate", rate));
@@ -157,8 +160,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Epoch and loss of each step.
-    pub fn finish(mut self, interrupted: bool) -> Result<Vec<(usize, f32)>> {
+    /// Epoch and loss of each step, and why lines were lost, if they were.
+    pub fn finish(mut self, interrupted: bool) -> Result<(Vec<(usize, f32)>, Result<()>)> {
         self.read()?;
         self.bar.finish_and_clear();
         if !interrupted {
@@ -170,7 +173,8 @@ impl Journal {
                 steps.push((i + 1, self.mean(j * self.accumulate, group)));
             }
         }
-        Ok(steps)
+        let lines = self.closed.take().map_or(Ok(()), |error| Err(error).context(STDOUT));
+        Ok((steps, lines))
     }
 
     /// The mean of some mini-batches' losses, each by its number of samples. `at` is the place of the first in its epoch.
@@ -184,15 +188,15 @@ impl Journal {
     }
 
     fn print(&mut self, line: &str) -> Result<()> {
-        if self.is_closed {
+        if self.closed.is_some() {
             return Ok(());
         }
         match self.bar.suspend(|| writeln!(std::io::stdout(), "{line}")) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe && self.has_files => {
-                self.is_closed = true;
+            Err(error) if self.has_files => {
+                self.closed = Some(error);
                 Ok(())
             }
-            printed => Ok(printed?),
+            printed => printed.context(STDOUT),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::loss::Reduction;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use clap::{ArgMatches, Command};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -122,6 +123,10 @@ pub struct Options {
     #[arg(long, value_name = "HOW", value_parser = reduction)]
     reduction: Option<Reduction>,
 
+    /// The reduction that the example takes.
+    #[arg(skip)]
+    taken: OnceCell<Reduction>,
+
     /// Decides weights, order and whatever else is drawn
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(super) seed: u64,
@@ -170,7 +175,7 @@ pub struct Options {
 impl Options {
     /// The loss's reduction, where `default` is the section's own.
     pub fn reduction(&self, default: Reduction) -> Reduction {
-        self.reduction.unwrap_or(default)
+        *self.taken.get_or_init(|| self.reduction.unwrap_or(default))
     }
 
     /// What random numbers are drawn from.
@@ -203,7 +208,10 @@ impl Options {
     /// What the command line says of the training, its loss and its data, by option.
     pub(super) fn given(&self, kind: Kind) -> BTreeMap<String, String> {
         let mut given = GIVEN.get().cloned().unwrap_or_default();
-        // Their defaults depend on the data.
+        // Their defaults depend on the data and on the example.
+        if let Some(reduction) = self.taken.get() {
+            given.insert("--reduction".into(), format!("{reduction:?}").to_lowercase());
+        }
         given.insert("--batch-size".into(), self.batch_size(kind).to_string());
         given.insert("--lr".into(), self.lr(kind).to_string());
         given

@@ -120,6 +120,7 @@ impl Session {
     pub fn fit(&self, loss: impl FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
         let (options, kind) = (&self.options, self.kind);
         if let Some(path) = &options.init {
+            checkpoint::ensure_is_none(path)?;
             self.parameters.load(path).context("loading weights")?;
         }
         let files = Files::create(options)?;
@@ -179,9 +180,10 @@ impl Session {
         let kept = if interrupted { keep(&adam, &mut journal) } else { Ok(()) };
         let losses = journal.losses()?;
         self.trained.set(Some((losses.len() - before, start.elapsed())));
-        let steps = journal.finish(interrupted)?;
+        let (steps, lines) = journal.finish(interrupted)?;
         files.write(self, &steps)?;
         kept?;
+        lines?;
         if interrupted {
             let files = self.files().map_or("no file was asked for".to_owned(), |files| format!("wrote {files}"));
             eprintln!("Interrupted after {} steps; {files}.", steps.len());

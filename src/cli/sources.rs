@@ -56,16 +56,16 @@ impl Source for Digits {
 
     fn load(&self, _seed: u64, device: &Device, is_watched: bool) -> Result<Split> {
         if let Some(dir) = &self.data_dir {
-            return data::idx(dir, device);
+            return Ok(data::idx(dir, device)?);
         }
         match self.dataset {
-            Some(Named::Digits) => data::digits(device),
+            Some(Named::Digits) => Ok(data::digits(device)?),
             Some(named) => downloaded(named, PATIENT, is_watched)?.to_device(device).map_err(Into::into),
             None => match downloaded(Named::Mnist, QUICK, is_watched) {
                 Ok(mnist) => Ok(mnist.to_device(device)?),
                 Err(_) => {
                     eprintln!("MNIST can't be had; using the bundled digits (--dataset mnist says why).");
-                    data::digits(device)
+                    Ok(data::digits(device)?)
                 }
             },
         }
@@ -164,6 +164,6 @@ impl Source for BostonHousing {
     const KIND: Kind = Kind::Table;
 
     fn load(&self, seed: u64, device: &Device, _is_watched: bool) -> Result<Split> {
-        data::boston_housing(self.test_fraction, seed, device)
+        Ok(data::boston_housing(self.test_fraction, seed, device)?)
     }
 }

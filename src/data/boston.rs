@@ -1,7 +1,7 @@
-use super::Split;
 use super::table::{Table, Target};
-use anyhow::{Result, ensure};
-use candle_core::Device;
+use super::{Split, told};
+use anyhow::ensure;
+use candle_core::{Device, Result};
 
 /// 506 districts of Boston in 1970, 13 features each, with the median house price in 1,000 dollars as target, (N, 1).
 ///
@@ -12,16 +12,19 @@ use candle_core::Device;
 /// ```
 /// let data = candle_losses::data::boston_housing(0.2, 42, &candle_core::Device::Cpu)?;
 /// assert_eq!((data.train.len(), data.test.len(), data.train.features()), (405, 101, 13));
-/// # Ok::<(), anyhow::Error>(())
+/// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 /// # Errors
 /// If `test_fraction` is not in [0, 1).
 pub fn boston_housing(test_fraction: f64, seed: u64, device: &Device) -> Result<Split> {
     let csv = include_bytes!("../../assets/boston_housing.csv");
-    let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
-    ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
-    Ok(table.split(("MEDV", Target::Number), &[], test_fraction, seed, None, device)?.0)
+    let split = || {
+        let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
+        ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
+        Ok(table.split(("MEDV", Target::Number), &[], test_fraction, seed, None, device)?.0)
+    };
+    told(split())
 }
 
 #[cfg(test)]

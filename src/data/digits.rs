@@ -1,4 +1,4 @@
-use super::{Images, Split};
+use super::{Images, Split, told};
 use crate::kernel::in_parallel;
 use anyhow::{Result, ensure};
 use candle_core::Device;
@@ -24,13 +24,13 @@ const SHIFT: f32 = 2.0;
 /// ```
 /// let data = candle_losses::data::digits(&candle_core::Device::Cpu)?;
 /// assert_eq!((data.train.len(), data.test.len(), data.train.features()), (60_000, 10_000, 28 * 28));
-/// # Ok::<(), anyhow::Error>(())
+/// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 /// # Errors
 /// Those of the device.
-pub fn digits(device: &Device) -> Result<Split> {
-    let (train, test) = load()?;
+pub fn digits(device: &Device) -> candle_core::Result<Split> {
+    let (train, test) = told(load())?;
     Ok(Split { train: train.into_samples(&[SIDE, SIDE], device)?, test: test.into_samples(&[SIDE, SIDE], device)? })
 }
 

@@ -1,6 +1,6 @@
 // The format: a magic number, the sizes as big-endian `u32`, then bytes.
 
-use super::{Images, Split};
+use super::{Images, Split, told};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use std::fs::File;
@@ -16,13 +16,13 @@ const MOST: u64 = 5_000_000;
 ///
 /// ```no_run
 /// let data = candle_losses::data::idx("mnist".as_ref(), &candle_core::Device::Cpu)?;
-/// # Ok::<(), anyhow::Error>(())
+/// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 /// # Errors
 /// If a file can't be read or is damaged, images and labels are not as many, or a label is not in 0 to 9.
-pub fn idx(dir: &Path, device: &Device) -> Result<Split> {
-    let part = |name| anyhow::Ok(load(dir, name)?.into_samples(&[SIDE as usize, SIDE as usize], device)?);
+pub fn idx(dir: &Path, device: &Device) -> candle_core::Result<Split> {
+    let part = |name| told(load(dir, name))?.into_samples(&[SIDE as usize, SIDE as usize], device);
     Ok(Split { train: part("train")?, test: part("t10k")? })
 }
 

@@ -42,6 +42,14 @@ pub(crate) fn generator(seed: u64, draw: Draw) -> StdRng {
     StdRng::from_seed(key)
 }
 
+/// An error as one of candle's, for what is called beside candle's own.
+fn told<T>(result: anyhow::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.downcast() {
+        Ok(error) => error,
+        Err(error) => candle_core::Error::msg(format!("{error:#}")),
+    })
+}
+
 /// Images as bytes and their labels, not yet on a device.
 #[derive(Debug)]
 pub(crate) struct Images {

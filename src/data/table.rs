@@ -28,6 +28,9 @@ pub enum Target {
     Class,
 }
 
+const INPUT: &str = "if the column holds categories, name it in --categories";
+const TARGET: &str = "if the target is a class, take --loss cross_entropy";
+
 /// More classes, or categories of a column, are likely numbers.
 const MOST: usize = 1000;
 
@@ -135,15 +138,13 @@ impl Table {
         }
     }
 
-    fn number(&self, row: usize, column: usize) -> Result<f64> {
+    /// The number that stands there; `hint` says what to do where it is none.
+    fn number(&self, row: usize, column: usize, hint: &str) -> Result<f64> {
         let text = self.text(row, column)?;
         match text.parse::<f64>() {
             Ok(number) if (number as f32).is_finite() => Ok(number),
             Ok(_) => bail!("{}: {text} is not a finite number", self.place(row, column)),
-            Err(_) => bail!(
-                "{}: {text:?} is not a number (if the column holds categories, name it in --categories)",
-                self.place(row, column)
-            ),
+            Err(_) => bail!("{}: {text:?} is not a number ({hint})", self.place(row, column)),
         }
     }
 
@@ -205,10 +206,11 @@ impl Table {
         let (test, train): (Vec<_>, Vec<_>) = (0..self.len()).partition(|&row| is_held_out[row]);
         let encoding = match known {
             Some(known) => {
+                ensure!(known.target == target, "the weights of --init predict {}, not {target}", known.target);
                 ensure!(
-                    known.target == target && known.classes.is_some() == (kind == Target::Class),
-                    "the weights of --init predict {}, not {target}",
-                    known.target
+                    known.classes.is_some() == (kind == Target::Class),
+                    "the weights of --init predict {target} as a {}, which asks for another loss",
+                    if known.classes.is_some() { "class" } else { "number" }
                 );
                 known
             }
@@ -230,7 +232,7 @@ impl Table {
             let kind = if categories.contains(name) {
                 Kind::Categories(self.few("categories", at)?)
             } else {
-                let numbers = train.iter().map(|&row| self.number(row, at)).collect::<Result<Vec<_>>>()?;
+                let numbers = train.iter().map(|&row| self.number(row, at, INPUT)).collect::<Result<Vec<_>>>()?;
                 let count = numbers.len() as f64;
                 let mean = numbers.iter().sum::<f64>() / count;
                 let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
@@ -263,7 +265,7 @@ impl Table {
             for (column, &at) in encoding.columns.iter().zip(&places) {
                 match &column.kind {
                     Kind::Number { mean, deviation } => {
-                        let number = self.number(row, at)?;
+                        let number = self.number(row, at, INPUT)?;
                         // One that is constant in the training part says nothing: it stays 0.
                         inputs.push(if *deviation > 0.0 { ((number - mean) / deviation) as f32 } else { 0.0 });
                     }
@@ -281,7 +283,8 @@ impl Table {
         let at = self.column(&encoding.target)?;
         Ok(match &encoding.classes {
             None => {
-                let numbers = rows.iter().map(|&row| Ok(self.number(row, at)? as f32)).collect::<Result<Vec<_>>>()?;
+                let numbers =
+                    rows.iter().map(|&row| Ok(self.number(row, at, TARGET)? as f32)).collect::<Result<Vec<_>>>()?;
                 Tensor::from_vec(numbers, (rows.len(), 1), device)?
             }
             Some(classes) => {

@@ -1,7 +1,7 @@
 use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
 use crate::kernel::scalar::{exp, ln};
 use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, has_plain_rows, is_plain_as, map, map_both, ops};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
 ///
@@ -110,6 +110,15 @@ impl CrossEntropyLoss {
     }
 
     fn against_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        if target.rank() + 1 == input.rank() {
+            bail!(
+                "CrossEntropyLoss: target has dtype {:?}, so it is taken for probabilities and needs input's shape {:?}, not \
+                 {:?}; classes need an integer dtype",
+                target.dtype(),
+                input.dims(),
+                target.dims()
+            )
+        }
         let [x, y] = matching("CrossEntropyLoss", [("input", input), ("target", target)])?;
         let dim = class_dim("CrossEntropyLoss", &x)?;
         let samples = [&x.dims()[..dim], &x.dims()[dim + 1..]].concat();

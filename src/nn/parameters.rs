@@ -5,7 +5,7 @@ use candle_nn::{Init, VarBuilder};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, StandardNormal};
 use safetensors::SafeTensors;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +49,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     drawn: BTreeMap<String, Var>,
+    /// Those that a model has without a gradient, as they were frozen when it was built.
+    detached: BTreeSet<String>,
     /// What was frozen or unfrozen, in this order: the last word on a name counts.
     frozen: Vec<(String, bool)>,
 }
@@ -57,6 +59,11 @@ impl State {
     fn is_frozen(&self, name: &str) -> bool {
         self.frozen.iter().rev().find(|(prefix, _)| is_under(prefix, name)).is_some_and(|&(_, frozen)| frozen)
     }
+}
+
+/// Whether it is one of the statistics that a `BatchNorm` keeps: saved and loaded with the rest, but not trained.
+fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
 }
 
 /// Whether `name` is `prefix` or begins with it and a dot.
@@ -93,20 +100,23 @@ impl Parameters {
         named.map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
-    /// Those of this part that are to be trained, for an optimizer: all that are not frozen, in the order of their names.
+    /// Those of this part that are to be trained, for an optimizer, in the order of their names: all that are not frozen, but
+    /// not the running statistics of a `BatchNorm`.
     pub fn vars(&self) -> Vec<Var> {
         let state = self.state();
-        let trained = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name) && !state.is_frozen(name));
+        let is_trained = |name: &str| !state.is_frozen(name) && !state.detached.contains(name) && !is_statistic(name);
+        let trained = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name) && is_trained(name));
         trained.map(|(_, var)| var.clone()).collect()
     }
 
     /// Keeps this part as it is: [`vars`](Self::vars) leaves it out. A model that is built afterwards does not even compute
-    /// its gradient.
+    /// its gradient, which saves the time and keeps it out of the norm that `Training` clips: so freeze first, then build.
     pub fn freeze(&self) {
         self.state().frozen.push((self.prefix.clone(), true));
     }
 
-    /// Takes [`freeze`](Self::freeze) back for this part.
+    /// Takes [`freeze`](Self::freeze) back for this part. A model that was built meanwhile has no gradient of it: build it
+    /// again, until when [`vars`](Self::vars) goes on to leave it out.
     pub fn unfreeze(&self) {
         self.state().frozen.push((self.prefix.clone(), false));
     }
@@ -129,11 +139,17 @@ impl Parameters {
     /// If the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".part");
+        // A link stays one, and what is no file, such as a device, is written to.
+        let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mut aside = real.as_os_str().to_owned();
+        aside.push(format!(".{}.part", std::process::id()));
         let write = || {
-            std::fs::write(&aside, self.to_safetensors(None)?)?;
-            Ok(std::fs::rename(&aside, path)?)
+            let bytes = self.to_safetensors(None)?;
+            if real.exists() && !real.is_file() {
+                return Ok(std::fs::write(&real, bytes)?);
+            }
+            std::fs::write(&aside, bytes)?;
+            Ok(std::fs::rename(&aside, &real)?)
         };
         write().map_err(|error: Error| {
             let _ = std::fs::remove_file(&aside);
@@ -150,7 +166,7 @@ impl Parameters {
     /// Sets this part to what a safetensors file holds under its names, in floats of any kind. Build the model first.
     ///
     /// For all the parameters the file must hold exactly their names; for a part, exactly those under its name, whatever
-    /// else it holds.
+    /// else it holds. What PyTorch's `BatchNorm` counts, `num_batches_tracked`, is passed over.
     ///
     /// # Errors
     /// If the file can't be read, if a name is missing, is one too many or has another shape; nothing is changed then.
@@ -165,8 +181,9 @@ impl Parameters {
         let file = SafeTensors::deserialize(bytes)?;
         let mut stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         // The names from the header: candle leaves out what it has no dtype for.
-        let names = file.names().into_iter().map(str::to_owned).filter(|name| is_under(&self.prefix, name));
-        let mut left_over = names.collect::<std::collections::BTreeSet<_>>();
+        let names = file.names().into_iter().filter(|name| is_under(&self.prefix, name));
+        let names = names.filter(|name| !name.ends_with(".num_batches_tracked")).map(str::to_owned);
+        let mut left_over = names.collect::<BTreeSet<_>>();
         let own = self.named();
         if own.is_empty() {
             bail!("there is no parameter{} yet to load: build the model first", self.of_this_part())
@@ -199,9 +216,15 @@ impl Parameters {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As a model sees it: without a gradient where it is frozen.
-    fn seen(state: &State, name: &str, var: &Var) -> Tensor {
-        if state.is_frozen(name) { var.as_detached_tensor() } else { var.as_tensor().clone() }
+    /// As a model gets it: without a gradient where it is frozen. The same memory, so that what is loaded later is there;
+    /// statistics as a variable all the same, as a layer would take a copy of anything else.
+    fn given(state: &mut State, name: &str, var: &Var) -> Tensor {
+        if state.is_frozen(name) && !is_statistic(name) {
+            state.detached.insert(name.to_owned());
+            return var.as_detached_tensor();
+        }
+        state.detached.remove(name);
+        var.as_tensor().clone()
     }
 }
 
@@ -215,7 +238,7 @@ impl std::fmt::Debug for Parameters {
 impl SimpleBackend for Parameters {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         let mut state = self.state();
-        if let Some(var) = state.drawn.get(name) {
+        if let Some(var) = state.drawn.get(name).cloned() {
             if var.shape() != &shape || var.dtype() != dtype || !var.device().same_device(device) {
                 bail!(
                     "the parameter {name} is {:?} of shape {:?} on {:?}, and was asked for as {dtype:?} of shape {:?} on {:?}",
@@ -226,18 +249,18 @@ impl SimpleBackend for Parameters {
                     device.location()
                 )
             }
-            return Ok(Self::seen(&state, name, var));
+            return Ok(Self::given(&mut state, name, &var));
         }
         let var = Var::from_tensor(&draw(self.shared.seed, name, shape, init, dtype)?.to_device(device)?)?;
-        let seen = Self::seen(&state, name, &var);
+        let given = Self::given(&mut state, name, &var);
         state.drawn.insert(name.to_owned(), var);
-        Ok(seen)
+        Ok(given)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let state = self.state();
-        match state.drawn.get(name) {
-            Some(var) => Self::seen(&state, name, var).to_dtype(dtype)?.to_device(device),
+        let mut state = self.state();
+        match state.drawn.get(name).cloned() {
+            Some(var) => Self::given(&mut state, name, &var).to_dtype(dtype)?.to_device(device),
             None => bail!("there is no parameter {name}, and without a shape it can't be drawn"),
         }
     }
@@ -367,7 +390,53 @@ mod tests {
         let vb = parameters.builder(DType::F32, &Device::Cpu);
         assert!(!vb.get((4, 3), "body.weight")?.track_op() && vb.get((2, 4), "head.weight")?.track_op());
         parameters.unfreeze();
+        // The model has no gradient of one until it is built again.
+        assert_eq!(parameters.vars().len(), 5);
+        assert!(parameters.builder(DType::F32, &Device::Cpu).get((4, 3), "body.weight")?.track_op());
         assert_eq!(parameters.vars().len(), 6);
+        Ok(())
+    }
+
+    /// A `BatchNorm` takes a copy of what is no variable, and would not see what is loaded.
+    #[test]
+    fn statistics_are_loaded_and_saved_but_not_trained() -> Result<()> {
+        use candle_nn::{BatchNorm, ModuleT, batch_norm};
+        let built = |parameters: &Parameters| -> Result<BatchNorm> {
+            batch_norm(2, 1e-5, parameters.builder(DType::F64, &Device::Cpu).pp("norm"))
+        };
+        let x = Tensor::new(&[[1.0, -2.0], [3.0, 5.0]], &Device::Cpu)?.reshape((2, 2, 1, 1))?;
+        let trained = Parameters::seeded(1);
+        let norm = built(&trained)?;
+        norm.forward_train(&x)?;
+        let names = |vars: usize| assert_eq!((trained.named().len(), trained.vars().len()), (4, vars));
+        names(2);
+        let file = trained.to_safetensors(None)?;
+
+        let other = Parameters::seeded(2);
+        other.freeze();
+        let frozen = built(&other)?;
+        other.load_safetensors(&file)?;
+        let flat = |x: Tensor| x.flatten_all()?.to_vec1::<f64>();
+        assert_eq!(flat(frozen.forward_t(&x, false)?)?, flat(norm.forward_t(&x, false)?)?);
+
+        // As PyTorch writes it, with a count that candle has no use for.
+        let mut tensors = candle_core::safetensors::load_buffer(&file, &Device::Cpu)?;
+        tensors.insert("norm.num_batches_tracked".into(), Tensor::new(7i64, &Device::Cpu)?);
+        other.load_safetensors(&safetensors::serialize(&tensors, None)?)?;
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_a_device_a_device() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&file, "older")?;
+        std::os::unix::fs::symlink(&file, &link)?;
+        model(1).save(&link)?;
+        assert!(link.is_symlink() && std::fs::read(&file)? == model(1).to_safetensors(None)?);
+        model(1).save("/dev/null")?;
+        assert!(!std::path::Path::new("/dev/null").is_file());
         Ok(())
     }
 
