@@ -250,6 +250,41 @@ fn pictures() -> Result<Vec<Picture>> {
             training: DIGITS,
         },
         Picture {
+            name: "linear_cross_entropy",
+            title: "Linear cross-entropy: one feature, weights 1, 0 and -1 for three classes",
+            x: "feature",
+            range: -6.0..6.0,
+            lines: each("class", [0.0, 1.0, 2.0], |class| {
+                move |x| {
+                    let weight = Tensor::new(&[[1.0f64], [0.0], [-1.0]], x.device())?;
+                    let classes = all(x, class)?.to_dtype(candle_core::DType::U32)?;
+                    let loss = LinearCrossEntropyLoss { reduction: NONE, ..Default::default() };
+                    loss.forward(&x.unsqueeze(1)?, &weight, None, &classes)
+                }
+            }),
+            training: "",
+        },
+        Picture {
+            name: "adaptive_log_softmax",
+            title: "Adaptive log-softmax: a cluster's score is shared by its classes",
+            x: "score of the cluster against two frequent classes of 0",
+            range: -6.0..6.0,
+            lines: [("frequent class", 0u32), ("class of a cluster of three", 2)]
+                .map(|(label, class)| {
+                    let curve = move |x: &Tensor| {
+                        let zeros = |shape| Tensor::zeros(shape, x.dtype(), x.device());
+                        let head = Tensor::new(&[[0.0f64], [0.0], [1.0]], x.device())?;
+                        let tails = vec![(zeros((1, 1))?, zeros((3, 1))?)];
+                        let loss = AdaptiveLogSoftmaxLoss { cutoffs: vec![2], head, head_bias: None, tails };
+                        let classes = Tensor::full(class, x.dims(), x.device())?;
+                        loss.forward(&x.unsqueeze(1)?, &classes)?.0.neg()
+                    };
+                    (label.to_owned(), Box::new(curve) as Curve)
+                })
+                .into(),
+            training: "",
+        },
+        Picture {
             name: "poisson_nll",
             title: "Poisson: least where the rate is the count",
             x: "log rate",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Name, data, and how each line of the report starts.
-const EXAMPLES: [(&str, &str, &[&str]); 22] = [
+const EXAMPLES: [(&str, &str, &[&str]); 24] = [
     ("bce", "fake", &["Test accuracy: "]),
     ("bce_with_logits", "fake", &["Test accuracy: "]),
     ("nll", "digits", &["Test accuracy: "]),
@@ -27,6 +27,8 @@ const EXAMPLES: [(&str, &str, &[&str]); 22] = [
     ("triplet_margin_with_distance", "digits", &["Test nearest-neighbour accuracy: "]),
     ("ctc", "digits", &["Test exact-sequence accuracy: "]),
     ("own_model", "digits", &["Test accuracy: "]),
+    ("linear_cross_entropy", "characters", &["Test accuracy: "]),
+    ("adaptive_log_softmax", "words", &["Test accuracy: "]),
 ];
 
 fn example(name: &str) -> Command {
@@ -93,13 +95,15 @@ fn each_trains_reports_and_leaves_its_files() {
         let samples = match data {
             "fake" => " (3000 samples)",
             "digits" => " (10000 samples)",
+            "characters" => " (4486 samples)",
+            "words" => " (865 samples)",
             _ => " (101 samples)",
         };
         for (line, start) in reported.iter().zip(report) {
             assert!(line.starts_with(start) && line.ends_with(samples), "{name}: {line}");
         }
 
-        let steps = 2 * 320usize.div_ceil(if data == "fake" { 64 } else { 10 });
+        let steps = 2 * 320usize.div_ceil(if ["fake", "characters", "words"].contains(&data) { 64 } else { 10 });
         let logged = std::fs::read_to_string(&log).unwrap();
         assert!(logged.starts_with("step,epoch,loss\n1,1,"), "{name}: {logged}");
         assert!(logged.lines().last().unwrap().starts_with(&format!("{steps},2,")), "{name}: {logged}");

@@ -62,9 +62,11 @@ impl<'a> Case<'a> {
             "TripletMarginLoss" | "TripletMarginWithDistanceLoss" => &["anchor", "positive", "negative"],
             "CtcLoss" => &["log_probs", "targets", "input_lengths", "target_lengths"],
             "GaussianNllLoss" => &["input", "target", "var"],
+            "LinearCrossEntropyLoss" => &["input", "linear_weight"],
             _ => &["input", "target"],
         };
-        let args = names.iter().map(|name| &args[name]).collect::<Vec<_>>();
+        let all = args;
+        let args = names.iter().map(|name| &all[name]).collect::<Vec<_>>();
         let (x, y) = (args[0], args[1]);
         match self.loss() {
             "L1Loss" => L1Loss { reduction }.forward(x, y),
@@ -77,6 +79,25 @@ impl<'a> Case<'a> {
                 BceWithLogitsLoss { weight, pos_weight, reduction }.forward(x, y)
             }
             "NllLoss" => NllLoss { weight, ignore_index, reduction }.forward(x, y),
+            "LinearCrossEntropyLoss" => {
+                let label_smoothing = self.or("label_smoothing", 0.0);
+                // Chunks of one size and of another.
+                let chunk = if self.number.is_multiple_of(2) { None } else { Some(2) };
+                let loss = LinearCrossEntropyLoss { weight, ignore_index, label_smoothing, chunk, reduction };
+                loss.forward(x, y, all.get("linear_bias"), &all["target"])
+            }
+            "AdaptiveLogSoftmaxLoss" => {
+                let cutoffs = self.json["options"]["cutoffs"].as_array().unwrap();
+                let cutoffs = cutoffs.iter().map(|cutoff| cutoff.as_u64().unwrap() as usize).collect::<Vec<_>>();
+                let tail = |i: usize| {
+                    let part = |name: &str| all[format!("{name}{i}").as_str()].clone();
+                    (part("projection"), part("classes"))
+                };
+                let tails = (0..cutoffs.len()).map(tail).collect();
+                let (head, head_bias) = (all["head"].clone(), all.get("head_bias").cloned());
+                let (output, loss) = AdaptiveLogSoftmaxLoss { cutoffs, head, head_bias, tails }.forward(x, y)?;
+                Ok(if reduction == Reduction::None { output } else { loss })
+            }
             "CrossEntropyLoss" => {
                 let label_smoothing = self.or("label_smoothing", 0.0);
                 CrossEntropyLoss { weight, ignore_index, label_smoothing, reduction }.forward(x, y)
@@ -232,7 +253,7 @@ fn half_precision_is_rounded_once() -> Result<()> {
     for ((loss, precision), (passed, total, most)) in &table {
         println!("{loss:<30}{precision:<5} {passed:>4} of {total:<4}  at most {most:.1} units in the last place");
     }
-    assert_eq!(table.len(), 2 * 21);
+    assert_eq!(table.len(), 2 * 23);
     for ((loss, precision), (passed, total, _)) in &table {
         assert!(passed * 100 >= total * 99, "{loss} in {precision}: {passed} of {total}");
     }

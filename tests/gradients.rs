@@ -69,6 +69,30 @@ fn cases() -> Vec<Case> {
             loss.forward(&v[0], &classes())
         }),
     );
+    for reduction in [Reduction::Mean, Reduction::None] {
+        add(
+            "linear_cross_entropy",
+            vec![real(1), spread(&[3, 3], -1.0, 1.0, 2), spread(&[3], -1.0, 1.0, 3)],
+            Box::new(move |v| {
+                let (weight, chunk) = (Some(weight()), Some(3));
+                let loss =
+                    LinearCrossEntropyLoss { weight, chunk, label_smoothing: 0.2, reduction, ..Default::default() };
+                loss.forward(&v[0], &v[1], Some(&v[2]), &classes())?.sqr()?.sum_all()
+            }),
+        );
+    }
+    let head = spread(&[3, 3], -1.0, 1.0, 2);
+    let (projection, rare) = (spread(&[1, 3], -1.0, 1.0, 3), spread(&[4, 1], -1.0, 1.0, 4));
+    add(
+        "adaptive_log_softmax",
+        vec![real(1), head, projection, rare],
+        Box::new(|v| {
+            let tails = vec![(v[2].clone(), v[3].clone())];
+            let loss = AdaptiveLogSoftmaxLoss { cutoffs: vec![2], head: v[1].clone(), head_bias: None, tails };
+            let (output, mean) = loss.forward(&v[0], &Tensor::new(&[5i64, 0, 2, 1], &device())?)?;
+            output.sqr()?.sum_all()? + mean
+        }),
+    );
     add(
         "cross_entropy on probabilities",
         vec![real(1), share(2)],

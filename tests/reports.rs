@@ -426,7 +426,8 @@ fn what_is_no_number_is_not_hidden() {
     let y = t(&[0.25, 0.5], &[2]);
     for dtype in [DType::F64, DType::F32] {
         let [nan, y] = [&nan, &y].map(|x| x.to_dtype(dtype).unwrap());
-        let losses: [&dyn Fn(&Tensor) -> Result<Tensor>; 8] = [
+        type Forward<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+        let losses: [Forward; 8] = [
             &|x| L1Loss::default().forward(x, &y),
             &|x| MseLoss::default().forward(x, &y),
             &|x| SmoothL1Loss::default().forward(x, &y),

@@ -104,6 +104,7 @@ impl Journal {
         let every = match self.kind {
             Kind::Digits => Some(500),
             Kind::FakeImages => Some(10),
+            Kind::Text => Some(100),
             Kind::Table => None,
         };
         let at = before + 1;
@@ -160,8 +161,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Epoch and loss of each step, and why lines were lost, if they were.
-    pub fn finish(mut self, interrupted: bool) -> Result<(Vec<(usize, f32)>, Result<()>)> {
+    /// Whether all lines could be written.
+    pub fn lines(&mut self) -> Result<()> {
+        self.closed.take().map_or(Ok(()), |error| Err(error).context(STDOUT))
+    }
+
+    /// Epoch and loss of each step.
+    pub fn finish(&mut self, interrupted: bool) -> Result<Vec<(usize, f32)>> {
         self.read()?;
         self.bar.finish_and_clear();
         if !interrupted {
@@ -173,8 +179,7 @@ impl Journal {
                 steps.push((i + 1, self.mean(j * self.accumulate, group)));
             }
         }
-        let lines = self.closed.take().map_or(Ok(()), |error| Err(error).context(STDOUT));
-        Ok((steps, lines))
+        Ok(steps)
     }
 
     /// The mean of some mini-batches' losses, each by its number of samples. `at` is the place of the first in its epoch.

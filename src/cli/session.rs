@@ -180,10 +180,10 @@ impl Session {
         let kept = if interrupted { keep(&adam, &mut journal) } else { Ok(()) };
         let losses = journal.losses()?;
         self.trained.set(Some((losses.len() - before, start.elapsed())));
-        let (steps, lines) = journal.finish(interrupted)?;
+        let steps = journal.finish(interrupted)?;
         files.write(self, &steps)?;
         kept?;
-        lines?;
+        journal.lines()?;
         if interrupted {
             let files = self.files().map_or("no file was asked for".to_owned(), |files| format!("wrote {files}"));
             eprintln!("Interrupted after {} steps; {files}.", steps.len());

@@ -1,5 +1,5 @@
 //! Data to train on: [`Samples`] of any kind, in a training and a held-out part as [`Split`]; the data of the sections,
-//! [`digits`], [`fake_images`] and [`boston_housing`]; MNIST's files ([`idx`]); tables of the reader's own ([`table`]); and
+//! [`digits`], [`fake_images`], [`boston_housing`] and a text, [`constitution`]; MNIST's files ([`idx`]); tables of the reader's own ([`table`]); and
 //! with the feature `hub` data sets from the Hugging Face Hub and from candle-datasets.
 
 mod boston;
@@ -11,6 +11,7 @@ pub mod hub;
 mod idx;
 mod samples;
 pub mod table;
+mod text;
 
 pub use boston::boston_housing;
 pub use digits::digits;
@@ -20,6 +21,7 @@ pub use idx::idx;
 #[cfg(all(feature = "cli", any(fuzzing, test)))]
 pub(crate) use idx::{images as idx_images, labels as idx_labels};
 pub use samples::{Samples, Split};
+pub use text::{Piece, constitution};
 
 use candle_core::{DType, Device, Result, Tensor};
 use rand::{SeedableRng, rngs::StdRng};

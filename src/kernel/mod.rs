@@ -8,7 +8,6 @@
 
 mod elements;
 pub(crate) mod ops;
-#[cfg(feature = "train")]
 pub(crate) mod product;
 mod rows;
 pub(crate) mod scalar;
@@ -237,11 +236,7 @@ impl<const D: usize, T: Number> Slopes<D, T> {
         let mut gradients = [const { None }; N];
         for (gradient, slopes) in gradients.iter_mut().zip(slopes) {
             *gradient = Some(match grad.rank() {
-                0 => match grad.to_dtype(DType::F32)?.to_scalar::<f32>()? {
-                    // Where backward starts at the loss itself there is nothing left to do.
-                    1.0 => slopes.clone(),
-                    grad => slopes.affine(grad.into(), 0.0)?,
-                },
+                0 => ops::scaled(slopes, grad)?,
                 rank => slopes.broadcast_mul(&grad.unsqueeze(rank)?)?,
             });
         }

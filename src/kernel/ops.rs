@@ -1,7 +1,7 @@
 //! Building blocks whose obvious composition would overflow, lose digits or have another gradient than PyTorch's.
 
 use super::{self as kernel, is_host};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Layout, MetalStorage, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Layout, MetalStorage, Result, Shape, Storage, Tensor};
 use candle_core::{backend::BackendStorage, bail};
 
 /// What PyTorch keeps denominators away from 0 with: 1e-12, as a constant of single precision.
@@ -125,22 +125,43 @@ pub fn log_softmax(x: &Tensor, dim: impl candle_core::shape::Dim) -> Result<Tens
     shifted.broadcast_sub(&log_sum)
 }
 
+/// `gradient` times `grad`, a scalar.
+pub(crate) fn scaled(gradient: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    if !is_host(grad.device()) {
+        return gradient.broadcast_mul(grad);
+    }
+    match grad.to_dtype(DType::F64)?.to_scalar::<f64>()? {
+        // Where backward starts at the loss itself there is nothing left to do.
+        1.0 => Ok(gradient.clone()),
+        grad => gradient.affine(grad, 0.0),
+    }
+}
+
 /// `value` as a function of `arg` with a gradient of its own, for the losses whose gradient in PyTorch is not the
 /// derivative of what it computes: `gradient` makes that of `arg` from that of the value.
 pub(crate) fn with_gradient<F>(arg: &Tensor, value: &Tensor, gradient: F) -> Result<Tensor>
 where
     F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {
+    with_gradients([arg; 3], value, move |grad| Ok([Some(gradient(grad)?), None, None]))
+}
+
+/// The same for three arguments.
+pub(crate) fn with_gradients<F>(args: [&Tensor; 3], value: &Tensor, gradients: F) -> Result<Tensor>
+where
+    F: Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
+{
     // Not `contiguous`, which keeps a view into a larger storage as it is.
-    arg.apply_op1(WithGradient { value: value.detach().force_contiguous()?, gradient })
+    let op = WithGradients { value: value.detach().force_contiguous()?, gradients };
+    args[0].apply_op3(args[1], args[2], op)
 }
 
-struct WithGradient<F> {
+struct WithGradients<F> {
     value: Tensor,
-    gradient: F,
+    gradients: F,
 }
 
-impl<F> WithGradient<F> {
+impl<F> WithGradients<F> {
     /// A copy of the value, which is contiguous, from whichever backend `pick` expects it on.
     fn copy<S: BackendStorage>(&self, pick: impl Fn(&Storage) -> Option<&S>) -> Result<(S, Shape)> {
         let (storage, layout) = self.value.storage_and_layout();
@@ -151,33 +172,43 @@ impl<F> WithGradient<F> {
     }
 }
 
-impl<F: Fn(&Tensor) -> Result<Tensor>> CustomOp1 for WithGradient<F> {
+macro_rules! forward {
+    ($name:ident, $storage:ident, $variant:ident) => {
+        fn $name(
+            &self,
+            _: &$storage,
+            _: &Layout,
+            _: &$storage,
+            _: &Layout,
+            _: &$storage,
+            _: &Layout,
+        ) -> Result<($storage, Shape)> {
+            self.copy(|storage| match storage {
+                Storage::$variant(storage) => Some(storage),
+                _ => None,
+            })
+        }
+    };
+}
+
+impl<F: Fn(&Tensor) -> Result<[Option<Tensor>; 3]>> CustomOp3 for WithGradients<F> {
     fn name(&self) -> &'static str {
-        "with-gradient"
+        "with-gradients"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.copy(|storage| match storage {
-            Storage::Cpu(storage) => Some(storage),
-            _ => None,
-        })
-    }
+    forward!(cpu_fwd, CpuStorage, Cpu);
+    forward!(cuda_fwd, CudaStorage, Cuda);
+    forward!(metal_fwd, MetalStorage, Metal);
 
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.copy(|storage| match storage {
-            Storage::Cuda(storage) => Some(storage),
-            _ => None,
-        })
-    }
-
-    fn metal_fwd(&self, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
-        self.copy(|storage| match storage {
-            Storage::Metal(storage) => Some(storage),
-            _ => None,
-        })
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        (self.gradient)(grad).map(Some)
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [a, b, c] = (self.gradients)(grad)?;
+        Ok((a, b, c))
     }
 }

@@ -1,7 +1,8 @@
 //! Products of matrices on candle's own threads, by `gemm`.
 
-use super::in_parallel;
+use super::{elements, in_parallel, is_plain};
 use candle_core::utils::barrier_pool;
+use candle_core::{Result, Storage, Tensor, bail};
 
 /// A matrix whose rows or, transposed, columns follow each other.
 #[derive(Clone, Copy)]
@@ -37,6 +38,45 @@ impl<'a> Matrix<'a> {
     fn is_within(self) -> bool {
         let last = (self.rows.max(1) - 1) * self.row_stride + (self.columns.max(1) - 1) * self.column_stride;
         self.rows * self.columns == 0 || last < self.values.len()
+    }
+}
+
+/// A sum of products `aᵀ·b`, on the CPU in place: a temporary as large as the sum would come with each product otherwise.
+pub(crate) enum ProductSum {
+    Host { values: Vec<f32>, shape: (usize, usize) },
+    Ops(Tensor),
+}
+
+impl ProductSum {
+    /// Zeros, of this shape and otherwise like `like`.
+    pub fn new(rows: usize, columns: usize, like: &Tensor) -> Result<Self> {
+        if is_plain(like) {
+            return Ok(Self::Host { values: vec![0.0; rows * columns], shape: (rows, columns) });
+        }
+        Ok(Self::Ops(Tensor::zeros((rows, columns), like.dtype(), like.device())?))
+    }
+
+    /// Adds `aᵀ·b` for `a` (K, rows) and `b` (K, columns).
+    pub fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
+        match self {
+            Self::Ops(sum) => *sum = (&*sum + a.t()?.matmul(b)?)?,
+            Self::Host { values, shape: (rows, columns) } => {
+                let (a, b) = (a.contiguous()?, b.contiguous()?);
+                let count = a.dim(0)?;
+                let ((a, a_at), (b, b_at)) = (a.storage_and_layout(), b.storage_and_layout());
+                let (Storage::Cpu(a), Storage::Cpu(b)) = (&*a, &*b) else { bail!("a product on the host of others") };
+                let a = Matrix::new(elements(a, a_at)?, count, *rows).transposed();
+                add_product(values, a, Matrix::new(elements(b, b_at)?, count, *columns));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn finish(self, like: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Ops(sum) => Ok(sum),
+            Self::Host { values, shape } => Tensor::from_vec(values, shape, like.device()),
+        }
     }
 }
 

@@ -14,11 +14,166 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! Values, gradients and shapes are PyTorch's, for every option. Inputs may be `f16`, `bf16`, `f32` or `f64`; the half
-//! precisions are computed in `f32` and the result is rounded once. Class indices may be `u8`, `u32` or `i64`.
+//! Values, gradients and shapes are PyTorch's, for every option. Inputs may be `f16`, `bf16`, `f32` or `f64`, contiguous or
+//! not; the half precisions are computed in `f32` and the result is rounded once. Class indices and lengths may be of any
+//! integer dtype, and targets of 0 and 1, ±1 or counts as well. A mean or sum in `f32` is right to 2e-6 however many
+//! elements it has.
 //!
-//! Each loss is made of tensor ops, for every device. On the CPU, in `f32`, reduced and with a target that has no
-//! gradient, most are computed in one pass forward and one backward instead, to the same results.
+//! Each loss is made of tensor ops, for every device: the CPU, CUDA and Metal. (Metal has no `f64`, and backward in `bf16`
+//! needs an NVIDIA GPU of compute capability 8.0 or later.) On the CPU, in `f32` and with a target that has no gradient,
+//! most are computed in one pass forward and one backward instead, to the same results.
+//!
+//! # Start with these three
+//!
+//! [`CrossEntropyLoss`] for one class of several, [`BceWithLogitsLoss`] for yes or no, [`HuberLoss`] for a number. The others
+//! are for what those can't do; each says so.
+//!
+//! # How they are related
+//!
+//! Each line is held by `tests/relations.rs`.
+//!
+//! | loss | is |
+//! |---|---|
+//! | [`L1Loss`] | [`SmoothL1Loss`] at `beta` 0 |
+//! | [`MseLoss`] | twice [`HuberLoss`] at a `delta` above every error |
+//! | [`SmoothL1Loss`] | [`HuberLoss`] at `delta = beta`, divided by it |
+//! | [`HuberLoss`] | `delta` times [`SmoothL1Loss`] at `beta = delta` |
+//! | [`GaussianNllLoss`] | half of [`MseLoss`] at a variance of 1 |
+//! | [`PoissonNllLoss`] | of log rates that of their rates, with `log_input: false` and `eps` 0 |
+//! | [`BceLoss`] | [`NllLoss`] over `log(1 - p)` and `log p` |
+//! | [`BceWithLogitsLoss`] | [`BceLoss`] of a sigmoid |
+//! | [`SoftMarginLoss`] | [`BceWithLogitsLoss`] with -1 for 0 |
+//! | [`MultiLabelSoftMarginLoss`] | [`BceWithLogitsLoss`], averaged over the labels of each sample |
+//! | [`CrossEntropyLoss`] | [`NllLoss`] of [`log_softmax`] |
+//! | [`NllLoss`] | [`CrossEntropyLoss`] of log-probabilities, which a softmax leaves as they are |
+//! | [`KlDivLoss`] | [`CrossEntropyLoss`] against probabilities, less their entropy |
+//! | [`LinearCrossEntropyLoss`] | [`CrossEntropyLoss`] of a linear layer |
+//! | [`AdaptiveLogSoftmaxLoss`] | [`NllLoss`] of its own `log_prob` |
+//! | [`CtcLoss`] | with one step and one label [`NllLoss`] |
+//! | [`MultiMarginLoss`] | [`MultiLabelMarginLoss`] with one class in each list |
+//! | [`MultiLabelMarginLoss`] | [`MultiMarginLoss`] summed over the list, where what is listed is no rival |
+//! | [`MarginRankingLoss`] | [`HingeEmbeddingLoss`] of what `input1` leads by, at a target of -1 |
+//! | [`HingeEmbeddingLoss`] | of `1 - cos` at margin `m` [`CosineEmbeddingLoss`] at margin `1 - m` |
+//! | [`CosineEmbeddingLoss`] | [`HingeEmbeddingLoss`] of `1 - cos`, at 1 less its margin |
+//! | [`TripletMarginLoss`] | [`MarginRankingLoss`] of the distances to the negative and to the positive |
+//! | [`TripletMarginWithDistanceLoss`] | [`TripletMarginLoss`] with another distance |
+//!
+//! # Recipes
+//!
+//! What is often written by hand, made of what is here.
+//!
+//! **InfoNCE**, the contrast of each row of one batch of unit vectors with its partner among all of another:
+//!
+//! ```
+//! # use candle_core::{Device, Result, Tensor};
+//! use candle_losses::loss::CrossEntropyLoss;
+//!
+//! fn info_nce(a: &Tensor, b: &Tensor, temperature: f64) -> Result<Tensor> {
+//!     let scores = (a.matmul(&b.t()?)? / temperature)?;
+//!     let partners = Tensor::arange(0u32, a.dim(0)? as u32, a.device())?;
+//!     CrossEntropyLoss::default().forward(&scores, &partners)
+//! }
+//! # let eye = Tensor::eye(4, candle_core::DType::F64, &Device::Cpu)?;
+//! # let value = info_nce(&eye, &eye, 0.5)?.to_scalar::<f64>()?;
+//! # assert!((value - (1.0 + 3.0 * (-2f64).exp()).ln()).abs() < 1e-12);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **Distillation** from a teacher, whose gradient is not wanted, at a temperature `t`; `t²` keeps the gradient's size:
+//!
+//! ```
+//! # use candle_core::{Device, Result, Tensor, Var};
+//! use candle_losses::loss::{KlDivLoss, Reduction, log_softmax};
+//!
+//! fn distillation(student: &Tensor, teacher: &Tensor, t: f64) -> Result<Tensor> {
+//!     let [student, teacher] = [student.clone(), teacher.detach()].map(|logits| log_softmax(&(logits / t)?, 1));
+//!     let loss = KlDivLoss { log_target: true, reduction: Reduction::BatchMean };
+//!     loss.forward(&student?, &teacher?)? * (t * t)
+//! }
+//! # let (student, teacher) = (Var::new(&[[1.0, 0.0]], &Device::Cpu)?, Var::new(&[[0.0, 1.0]], &Device::Cpu)?);
+//! # let loss = distillation(&student, &teacher, 1.0)?;
+//! # let p = 1.0 / (1.0 + (-1f64).exp());
+//! # assert!((loss.to_scalar::<f64>()? - (2.0 * p - 1.0)).abs() < 1e-12);
+//! # let grads = loss.backward()?;
+//! # assert!(grads.get(&teacher).is_none() && grads.get(&student).is_some());
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **DPO**, from the log-probabilities of the preferred and the other answer, under the policy and the reference:
+//!
+//! ```
+//! # use candle_core::{Device, Result, Tensor};
+//! use candle_losses::loss::SoftMarginLoss;
+//!
+//! fn dpo(policy: [&Tensor; 2], reference: [&Tensor; 2], beta: f64) -> Result<Tensor> {
+//!     let [better, worse] = [0, 1].map(|i| policy[i] - reference[i].detach());
+//!     let margin = ((better? - worse?)? * beta)?;
+//!     SoftMarginLoss::default().forward(&margin, &margin.ones_like()?)
+//! }
+//! # let x = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
+//! # let value = dpo([&x(-1.0), &x(-3.0)], [&x(-2.0), &x(-2.0)], 0.5)?.to_scalar::<f64>()?;
+//! # assert!((value - (1.0 + (-1f64).exp()).ln()).abs() < 1e-12);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **Focal loss**, which heeds what is hard: `-(1 - p)^γ · log p` of the class. Its factor is taken from `1 - p`, kept above
+//! 0, so that the gradient is finite at `p = 1` for every `γ`:
+//!
+//! ```
+//! # use candle_core::{Device, Result, Tensor, Var};
+//! use candle_losses::loss::{NllLoss, Reduction, log_softmax};
+//!
+//! fn focal(logits: &Tensor, classes: &Tensor, gamma: f64) -> Result<Tensor> {
+//!     let each = NllLoss { reduction: Reduction::None, ..Default::default() };
+//!     let nll = each.forward(&log_softmax(logits, 1)?, classes)?;
+//!     let rest = (1.0 - nll.neg()?.exp()?)?.maximum(1e-9)?;
+//!     ((rest.log()? * gamma)?.exp()? * nll)?.mean_all()
+//! }
+//! # let logits = Var::new(&[[1000.0, 0.0], [0.0, 0.0]], &Device::Cpu)?;
+//! # let classes = Tensor::new(&[0u32, 1], &Device::Cpu)?;
+//! # for gamma in [0.0, 0.5, 1.0, 2.0] {
+//! #     let loss = focal(&logits, &classes, gamma)?;
+//! #     assert!((loss.to_scalar::<f64>()? - 0.5f64.powf(gamma) * 2f64.ln() / 2.0).abs() < 1e-12);
+//! #     let grads = loss.backward()?.get(&logits).unwrap().flatten_all()?.to_vec1::<f64>()?;
+//! #     assert!(grads.iter().all(|slope| slope.is_finite()), "{gamma} {grads:?}");
+//! # }
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **A masked or weighted mean** of any loss:
+//!
+//! ```
+//! # use candle_core::{Device, Result, Tensor};
+//! use candle_losses::loss::{HuberLoss, Reduction};
+//!
+//! fn weighted_mean(input: &Tensor, target: &Tensor, weight: &Tensor) -> Result<Tensor> {
+//!     let each = HuberLoss { reduction: Reduction::None, ..Default::default() }.forward(input, target)?;
+//!     (each * weight)?.sum_all()? / weight.sum_all()?
+//! }
+//! # let x = |x: &[f64]| Tensor::new(x, &Device::Cpu).unwrap();
+//! # let value = weighted_mean(&x(&[3.0, 9.0, 2.0]), &x(&[0.0; 3]), &x(&[1.0, 0.0, 1.0]))?.to_scalar::<f64>()?;
+//! # assert_eq!(value, (2.5 + 1.5) / 2.0);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **Padding in a `u32` target**, which can't hold -100: any number that is no class will do. A batch that is all padding has
+//! no mean, which is NaN as in PyTorch; ask first, or take the sum:
+//!
+//! ```
+//! # use candle_core::{Device, Result, Tensor};
+//! use candle_losses::loss::{CrossEntropyLoss, Reduction};
+//!
+//! const PAD: u32 = u32::MAX;
+//! fn padded(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
+//!     let loss = CrossEntropyLoss { ignore_index: PAD.into(), reduction: Reduction::Sum, ..Default::default() };
+//!     let count = classes.ne(PAD)?.to_dtype(logits.dtype())?.sum_all()?.maximum(1.0)?;
+//!     loss.forward(logits, classes)? / count
+//! }
+//! # let logits = Tensor::zeros((2, 4), candle_core::DType::F64, &Device::Cpu)?;
+//! # let value = |classes: [u32; 2]| padded(&logits, &Tensor::new(&classes, &Device::Cpu)?)?.to_scalar::<f64>();
+//! # assert!((value([3, PAD])? - 4f64.ln()).abs() < 1e-12 && value([PAD, PAD])? == 0.0);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 //!
 //! # What is refused
 //!
@@ -27,16 +182,18 @@
 //!
 //! | loss | argument: what it must not be |
 //! |---|---|
+//! | [`AdaptiveLogSoftmaxLoss`] | `cutoffs`: not rising from 1; `head`: not of a row for each frequent class and cluster; `target`: a class out of range |
 //! | [`BceLoss`] | `input`: outside [0, 1] or NaN; `target`: outside [0, 1] or NaN; `weight`: not broadcasting to the input |
 //! | [`BceWithLogitsLoss`] | `weight`: not broadcasting to the input; `pos_weight`: not broadcasting to the input |
 //! | [`CosineEmbeddingLoss`] | `margin`: NaN |
 //! | [`CrossEntropyLoss`] | `target`: a class out of range; `weight`: not one per class; `label_smoothing`: outside [0, 1] |
-//! | [`CtcLoss`] | `targets`: a label out of range; `input_lengths`: below 0 or above the steps; `target_lengths`: below 0 or above the labels; `blank`: not a class |
+//! | [`CtcLoss`] | `targets`: a label out of range, or the blank; `input_lengths`: below 0 or above the steps; `target_lengths`: below 0 or above the labels; `blank`: not a class |
 //! | [`GaussianNllLoss`] | `var`: negative; `eps`: not positive |
 //! | [`HingeEmbeddingLoss`] | `margin`: NaN |
 //! | [`HuberLoss`] | `delta`: not positive |
 //! | [`KlDivLoss`] | `target`: negative, if it is probabilities |
 //! | [`L1Loss`] | |
+//! | [`LinearCrossEntropyLoss`] | `target`: a class out of range; `linear_weight`: not (C, D); `linear_bias`: not (C); `weight`: not one per class; `label_smoothing`: outside [0, 1]; `chunk`: 0 |
 //! | [`MarginRankingLoss`] | `margin`: NaN |
 //! | [`MseLoss`] | |
 //! | [`MultiLabelMarginLoss`] | `target`: neither a class nor -1 |
@@ -51,14 +208,19 @@
 //!
 //! # What differs from PyTorch
 //!
-//! Two things are stricter. An input and a target of different shapes are an error where PyTorch would
-//! broadcast them. And what can only come out as NaN (a negative rate for a logarithm, a negative probability) is an
-//! error too. Checks that read values are made on the CPU only, as on a GPU each would wait for the device; the
-//! exceptions are [`GaussianNllLoss`]'s variance and [`CtcLoss`]'s lengths, which PyTorch reads on every device as well.
+//! Three things are stricter. An input and a target of different shapes are an error where PyTorch would broadcast them.
+//! What can only come out as NaN (a negative rate for a logarithm, a negative probability) is an error too, and so is the
+//! blank inside a [`CtcLoss`] target. Checks that read values are made on the CPU only, as on a GPU each would wait for the
+//! device; the exceptions are [`GaussianNllLoss`]'s variance, [`CtcLoss`]'s lengths and [`AdaptiveLogSoftmaxLoss`]'s classes,
+//! which PyTorch reads on every device as well. A class out of range that was not looked for makes the loss NaN.
 //!
-//! Three are better defined: [`SoftMarginLoss`] does not overflow, the gradient of an impossible [`CtcLoss`] target is 0
-//! and not NaN, and [`Reduction::BatchMean`] is there for every loss.
+//! Some are better defined, where PyTorch has NaN for what has one sensible value: [`SoftMarginLoss`] beyond ±88; the gradient
+//! of an impossible [`CtcLoss`] target (0); `0 · log 0` and `0 · ∞`, that is [`CrossEntropyLoss`] against probabilities and
+//! [`KlDivLoss`] where neither side, or the target alone, has a share, with the gradient by such a target (0), and
+//! [`BceWithLogitsLoss`] and [`MultiLabelSoftMarginLoss`] at infinite logits where the target agrees (0); an ignored row of
+//! [`CrossEntropyLoss`] that holds NaN. [`Reduction::BatchMean`] is there for every loss.
 
+mod adaptive_log_softmax;
 mod bce;
 mod bce_with_logits;
 mod cosine_embedding;
@@ -69,6 +231,7 @@ mod hinge_embedding;
 mod huber;
 mod kl_div;
 mod l1;
+mod linear_cross_entropy;
 mod margin_ranking;
 mod mse;
 mod multi_margin;
@@ -82,6 +245,7 @@ mod triplet_margin;
 mod triplet_margin_with_distance;
 
 pub use crate::kernel::ops::log_softmax;
+pub use adaptive_log_softmax::AdaptiveLogSoftmaxLoss;
 pub use bce::BceLoss;
 pub use bce_with_logits::BceWithLogitsLoss;
 pub use cosine_embedding::CosineEmbeddingLoss;
@@ -92,6 +256,7 @@ pub use hinge_embedding::HingeEmbeddingLoss;
 pub use huber::HuberLoss;
 pub use kl_div::KlDivLoss;
 pub use l1::L1Loss;
+pub use linear_cross_entropy::LinearCrossEntropyLoss;
 pub use margin_ranking::MarginRankingLoss;
 pub use mse::MseLoss;
 pub use multi_margin::MultiMarginLoss;

@@ -375,6 +375,49 @@ for zero_infinity, blank in itertools.product((False, True), (0, 2)):
     lengths = {"input_lengths": torch.tensor([6, 6]), "target_lengths": torch.tensor([2, 1])}
     case("CtcLoss", F.ctc_loss, {"log_probs": sure, "targets": repeated, **lengths}, options, note="sure predictions")
 
+# Linear layers with their criterion.
+for n, d, c in ((5, 3, 4), (1, 2, 2), (7, 4, 1), (33, 2, 6)):
+    for bias in (False, True):
+        args = {"input": real(n, d), "linear_weight": real(c, d)}
+        args |= {"linear_bias": real(c)} if bias else {}
+        target, weight = classes((n,), c), uniform(c, low=0.5, high=2)
+        some_ignored = torch.where(torch.arange(n) % 3 == 1, 0, target)
+        for options in ({}, {"label_smoothing": 0.25}, {"weight": weight}, {"weight": weight, "label_smoothing": 0.1}):
+            case("LinearCrossEntropyLoss", F.linear_cross_entropy, args | {"target": target}, options)
+        options = {"ignore_index": 0, "weight": weight, "label_smoothing": 0.1}
+        case("LinearCrossEntropyLoss", F.linear_cross_entropy, args | {"target": some_ignored}, options, ("none", "sum"))
+        shares = distribution(n, c)
+        for options in ({}, {"weight": weight, "label_smoothing": 0.1}):
+            args_ = args | {"target": shares}
+            case("LinearCrossEntropyLoss", F.linear_cross_entropy, args_, options, constant=("target",))
+
+
+def adaptive(input, target, cutoffs, reduction, **weights):
+    clusters = len(cutoffs)
+    names = {"head": "head.weight", "head_bias": "head.bias"}
+    names |= {f"projection{i}": f"tail.{i}.0.weight" for i in range(clusters)}
+    names |= {f"classes{i}": f"tail.{i}.1.weight" for i in range(clusters)}
+    count = cutoffs[-1] + weights[f"classes{clusters - 1}"].shape[0]
+    module = torch.nn.AdaptiveLogSoftmaxWithLoss(input.shape[-1], count, cutoffs, 2.0, "head_bias" in weights)
+    module.to(input.dtype)
+    output = torch.func.functional_call(module, {names[name]: weight for name, weight in weights.items()}, (input, target))
+    return output.output if reduction == "none" else output.loss
+
+
+for cutoffs, count in (([2], 5), ([3, 5], 11), ([1, 2, 9], 12)):
+    for bias in (False, True):
+        edges = [*cutoffs, count]
+        args = {"head": real(cutoffs[0] + len(cutoffs), 8)} | ({"head_bias": real(cutoffs[0] + len(cutoffs))} if bias else {})
+        for i in range(len(cutoffs)):
+            width = 8 // 2 ** (i + 1)
+            args |= {f"projection{i}": real(width, 8), f"classes{i}": real(edges[i + 1] - edges[i], width)}
+        for target in (classes((6,), count), torch.arange(count), torch.zeros(3, dtype=torch.long), classes((), count)):
+            x = {"input": real(*target.shape, 8), "target": target}
+            # A cluster that nobody is in has no gradient at all in PyTorch.
+            used = {i for t in target.reshape(-1).tolist() for i in range(len(cutoffs)) if edges[i] <= t < edges[i + 1]}
+            idle = [f"{part}{i}" for i in range(len(cutoffs)) if i not in used for part in ("projection", "classes")]
+            case("AdaptiveLogSoftmaxLoss", adaptive, x | args, {"cutoffs": cutoffs}, ("none", "mean"), constant=idle)
+
 save_file(tensors, HERE / "cases.safetensors")
 lines = ",\n".join(json.dumps(entry) for entry in cases)
 (HERE / "cases.json").write_text(f'{{"torch": "{torch.__version__}", "cases": [\n{lines}\n]}}\n')

@@ -1,0 +1,44 @@
+//! That a training does not hold on to what it leaves behind. Alone in its process, whose memory it looks at.
+
+#![cfg(target_os = "linux")]
+
+use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_losses::data::Samples;
+use candle_losses::loss::{CrossEntropyLoss, MultiLabelMarginLoss};
+use candle_losses::{Activation, Adam, Parameters, ParamsAdam, Training, mlp};
+use candle_nn::Optimizer;
+
+/// What is resident, in kB.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    4 * pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+}
+
+/// `f64` takes the way of tensor ops in any case, `f32` with `CANDLE_LOSSES_KERNELS=off`.
+#[test]
+fn five_thousand_steps_hold_memory_level() -> Result<()> {
+    for dtype in [DType::F64, DType::F32] {
+        let x = Tensor::rand(-1f32, 1.0, (100, 16), &Device::Cpu)?.to_dtype(dtype)?;
+        let samples = Samples::new(x, Tensor::from_iter((0..100u32).map(|i| i % 4), &Device::Cpu)?)?;
+        let parameters = Parameters::seeded(1);
+        let model = mlp(&[16, 16, 4], Activation::Linear, parameters.builder(dtype, &Device::Cpu))?;
+        let mut adam = Adam::new(parameters.vars(), ParamsAdam::default())?;
+        let lists = Tensor::new(&[[0i64, 1, -1, -1]], &Device::Cpu)?;
+        let mut steps = |epochs: usize| {
+            let training =
+                Training { epochs, batch_size: 10, accumulate: 2, clip_norm: Some(1.0), ..Default::default() };
+            training.run(&mut adam, &samples, |x, y| {
+                let output = model.forward(x)?;
+                let lists = lists.broadcast_as(output.dims())?.contiguous()?;
+                CrossEntropyLoss { label_smoothing: 0.1, ..Default::default() }.forward(&output, y)?
+                    + MultiLabelMarginLoss::default().forward(&output, &lists)?
+            })
+        };
+        steps(200)?;
+        let before = resident();
+        steps(1000)?;
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 2048, "{dtype:?}: {grown} kB more after 5,000 steps");
+    }
+    Ok(())
+}
