@@ -83,10 +83,24 @@ impl ProductSum {
 /// Below this many multiplications one core is faster than several.
 const THREADING_THRESHOLD: usize = 1 << 20;
 
-/// `c += a·b`, where `c` is row by row. Large ones are cut into blocks of rows, one for each core.
+/// `c += a·b`, where `c` is row by row. Large ones are cut, one part for each core: into blocks of rows, or, where those would
+/// be few and long, through what is summed, as then each core would have to prepare all of `b` for them.
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { barrier_pool().n_workers() + 1 };
+    if parts > 1 && m < n && m < k {
+        let some = k.div_ceil(parts);
+        let starts = (0..k).step_by(some).collect::<Vec<_>>();
+        let mut sums = vec![vec![0.0; c.len()]; starts.len() - 1];
+        let into = std::iter::once(&mut *c).chain(sums.iter_mut().map(Vec::as_mut_slice));
+        let tasks = starts.into_iter().zip(into);
+        let tasks = tasks.map(|(start, c)| (c, a.transposed().block(start, some).transposed(), b.block(start, some)));
+        in_parallel(tasks.collect(), |(c, a, b)| add_block(c, a, b));
+        for sum in sums {
+            c.iter_mut().zip(sum).for_each(|(c, sum)| *c += sum);
+        }
+        return;
+    }
     let rows = m.div_ceil(parts);
     let blocks = c.chunks_mut((rows * n).max(1)).enumerate();
     in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))).collect(), |(c, a)| add_block(c, a, b));
