@@ -1,7 +1,6 @@
 //! A model of your own: a convolutional network of candle-nn on the digits, trained by this crate's loop, losses and Adam.
 //!
-//! `Parameters` hands out the variables to any layer of candle-nn, drawn by `--seed`; the session has the options, the files
-//! and the lines on the terminal. `Training` in the library is the same loop without those.
+//! `Parameters` hands out the variables, drawn by `--seed`; the session adds options, files and lines on the terminal.
 //!
 //!     cargo run --example own_model -- --lr 1e-3
 
@@ -48,16 +47,14 @@ impl Module for ConvNet {
 
 fn main() -> std::process::ExitCode {
     run(|Options { args }| {
-        let reduction = args.reduction(Reduction::Mean);
+        let loss = CrossEntropyLoss { reduction: args.reduction(Reduction::Mean), ..Default::default() };
         let session = args.start()?;
         let model = ConvNet::new(session.builder())?;
-        let loss = CrossEntropyLoss { reduction, ..Default::default() };
 
         session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
         let report = session.report(&model)?;
-        let choices = report.output.argmax(D::Minus1)?;
-        report.share("accuracy", &choices.eq(&report.target)?)?;
+        report.share("accuracy", &report.output.argmax(D::Minus1)?.eq(&report.target)?)?;
         session.finish("--lr 1e-3 --clip-norm 1")
     })
 }
