@@ -279,8 +279,26 @@ impl DeviceName {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda => Device::new_cuda(0).context("no CUDA device (is this built with `--features cuda`?)"),
             Self::Metal => Device::new_metal(0).context("no Metal device (is this built with `--features metal`?)"),
-            Self::Auto if candle_core::utils::cuda_is_available() => Ok(Device::cuda_if_available(0)?),
-            Self::Auto => Ok(Device::metal_if_available(0)?),
+            Self::Auto => Ok(Self::gpu_or_cpu(candle_core::utils::cuda_is_available().then_some(Device::new_cuda))),
+        }
+    }
+
+    /// The GPU that this is built for, if it is there, else the CPU. What candle says to be available is how it was built,
+    /// no more: only to try shows whether there is a driver and a device.
+    fn gpu_or_cpu(cuda: Option<fn(usize) -> candle_core::Result<Device>>) -> Device {
+        let metal = || candle_core::utils::metal_is_available().then_some(Device::new_metal as fn(usize) -> _);
+        let Some(open) = cuda.or_else(metal) else { return Device::Cpu };
+        // Without a driver the bindings panic, and would say so at length.
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let opened = std::panic::catch_unwind(|| open(0));
+        std::panic::set_hook(report);
+        match opened {
+            Ok(Ok(device)) => device,
+            _ => {
+                eprintln!("There is no GPU that can be used; going on with the CPU (--device cuda or metal says why).");
+                Device::Cpu
+            }
         }
     }
 }
@@ -391,6 +409,9 @@ mod tests {
         #[cfg(not(feature = "cuda"))]
         assert!(format!("{:#}", DeviceName::Cuda.open().unwrap_err()).contains("--features cuda"));
         assert!(DeviceName::Cpu.open().unwrap().is_cpu());
+        // A build for a GPU that is not there.
+        assert!(DeviceName::gpu_or_cpu(Some(|_| candle_core::bail!("no device"))).is_cpu());
+        assert!(DeviceName::gpu_or_cpu(Some(|_| panic!("no driver"))).is_cpu());
     }
 
     #[test]

@@ -1,7 +1,13 @@
 use candle_core::Device;
+use std::sync::OnceLock;
 
 /// Where tests of the losses run: the CPU, or as `CANDLE_LOSSES_DEVICE` says, `cuda` or `metal`.
 pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(open).clone()
+}
+
+fn open() -> Device {
     let device = match std::env::var("CANDLE_LOSSES_DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Ok(Device::Cpu),
         Ok("cuda") => Device::new_cuda(0),
