@@ -3,11 +3,10 @@
 
 use super::example_name;
 use super::files::Output;
-use crate::data::Samples;
+use crate::data::{Samples, metadata};
 use crate::{Adam, Parameters};
 use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -87,10 +86,7 @@ fn digest(samples: &Samples) -> candle_core::Result<u64> {
 
 /// That a file of weights is not a checkpoint, which has more in it.
 pub(super) fn ensure_is_none(path: &Path) -> Result<()> {
-    let plan = std::fs::read(path).ok().and_then(|bytes| {
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
-        metadata.metadata().as_ref()?.get(PLAN).cloned()
-    });
+    let plan = std::fs::read(path).ok().and_then(|bytes| metadata(&bytes, PLAN).ok()?);
     ensure!(plan.is_none(), "{} is a checkpoint: go on from it by --resume", path.display());
     Ok(())
 }
@@ -130,10 +126,8 @@ pub(crate) fn read_from(
     adam: &mut Adam,
     steps: impl FnOnce(usize) -> usize,
 ) -> Result<Vec<f32>> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-    let stored = metadata.metadata().as_ref().and_then(|metadata| metadata.get(PLAN));
-    let stored = stored.context("it is no checkpoint of a training")?;
-    let stored = serde_json::from_str::<Plan>(stored).context("it is of another version of this program")?;
+    let stored = metadata(bytes, PLAN)?.context("it is no checkpoint of a training")?;
+    let stored = serde_json::from_str::<Plan>(&stored).context("it is of another version of this program")?;
     if let Some(difference) = stored.difference(plan) {
         return Err(anyhow!("its {difference}"));
     }

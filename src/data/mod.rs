@@ -44,6 +44,12 @@ pub(crate) fn generator(seed: u64, draw: Draw) -> StdRng {
     StdRng::from_seed(key)
 }
 
+/// What a safetensors file has under a name among its metadata.
+pub(crate) fn metadata(bytes: &[u8], name: &str) -> anyhow::Result<Option<String>> {
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes)?;
+    Ok(metadata.metadata().as_ref().and_then(|metadata| metadata.get(name).cloned()))
+}
+
 /// An error as one of candle's, for what is called beside candle's own.
 fn told<T>(result: anyhow::Result<T>) -> Result<T> {
     result.map_err(|error| match error.downcast() {

@@ -1,11 +1,10 @@
 //! Tables of numbers and categories from CSV files: a row becomes the inputs of a model, one of its columns the target.
 
-use super::{Draw, Samples, Split, generator};
+use super::{Draw, Samples, Split, generator, metadata};
 use crate::kernel::ops::log_softmax;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;
@@ -324,11 +323,9 @@ impl Encoding {
 
     /// That of the table which the model in a safetensors file was trained on.
     pub fn of_model(bytes: &[u8]) -> Result<Self> {
-        let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-        let encoding = metadata.metadata().as_ref().and_then(|metadata| metadata.get(ENCODING));
-        let encoding = encoding
+        let encoding = metadata(bytes, ENCODING)?
             .context("this model was not trained on a table: make it with --csv FILE --target COLUMN --save")?;
-        Ok(serde_json::from_str(encoding)?)
+        Ok(serde_json::from_str(&encoding)?)
     }
 
     /// A model's outputs, (N, outputs), as CSV: the number, or the class with its probability, of each row.

@@ -94,10 +94,6 @@ pub(crate) trait Number: WithDType {
             to.write(Self::from_f32(from * scale));
         }
     }
-
-    fn to_storage(values: Vec<Self>) -> CpuStorage {
-        Self::to_cpu_storage_owned(values)
-    }
 }
 
 impl Number for f32 {

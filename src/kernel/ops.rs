@@ -70,14 +70,19 @@ pub(crate) fn abs(x: &Tensor) -> Result<Tensor> {
 
 /// `log(1 + e^x)` and `log(1 + e^-x)`, what a yes and a no cost: exact in both tails, and 0 and ∞ at ±∞.
 pub(crate) fn softplus(x: &Tensor) -> Result<[Tensor; 2]> {
-    let (is_below, zeros, tail) = (x.lt(0f64)?, x.zeros_like()?, log1p(&x.abs()?.neg()?.exp()?)?);
+    let (is_below, zeros, tail) = (x.lt(0f64)?, x.zeros_like()?, tail(x)?);
     Ok([(is_below.where_cond(&zeros, x)? + &tail)?, (is_below.where_cond(&x.neg()?, &zeros)? + tail)?])
 }
 
 /// `log(sigmoid(x)) = min(x, 0) - log(1 + e^-|x|)`: finite for every finite `x`, exact in both tails.
 pub(crate) fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
     let min = x.lt(0f64)?.where_cond(x, &x.zeros_like()?)?;
-    min - log1p(&x.abs()?.neg()?.exp()?)?
+    min - tail(x)?
+}
+
+/// `log(1 + e^-|x|)`.
+fn tail(x: &Tensor) -> Result<Tensor> {
+    log1p(&x.abs()?.neg()?.exp()?)
 }
 
 /// `log(1 + y)` for `y >= -1`, without losing a `y` that vanishes beside 1: what rounding took from `1 + y` is made

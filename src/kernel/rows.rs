@@ -86,8 +86,10 @@ impl<T: Number, R: RowLoss> CustomOp2 for Rows<T, R> {
         // SAFETY: there are as many slopes as scores, a row of them for each row, and of each row all is written.
         unsafe { self.slopes.fill(x_at.shape(), fill)? };
         Ok(match self.factor {
-            Some(factor) => (T::to_storage(vec![T::from_f32((sums.iter().sum::<f64>() * factor) as f32)]), ().into()),
-            None => (T::to_storage(losses.into_iter().map(T::from_f32).collect()), samples),
+            Some(factor) => {
+                (T::to_cpu_storage_owned(vec![T::from_f32((sums.iter().sum::<f64>() * factor) as f32)]), ().into())
+            }
+            None => (T::to_cpu_storage_owned(losses.into_iter().map(T::from_f32).collect()), samples),
         })
     }
 

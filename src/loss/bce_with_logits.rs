@@ -60,12 +60,6 @@ impl BceWithLogitsLoss {
         let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", &whole(target, input)?)])?;
         let unweighted = self.weight.is_none() && self.pos_weight.is_none();
         let factor = self.reduction.factor(x.dims()).filter(|_| unweighted);
-        let formula = |[x, y]: [f32; 2]| {
-            let (tail, sigmoid) = logistic(x);
-            let (no, yes) =
-                (if y == 1.0 { 0.0 } else { positive(x) + tail }, if y == 0.0 { 0.0 } else { positive(-x) + tail });
-            ((1.0 - y) * no + y * yes, [sigmoid - y])
-        };
         if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
         }
@@ -79,14 +73,28 @@ impl BceWithLogitsLoss {
         if let Some(p) = weight("pos_weight", &self.pos_weight)? {
             of_yes = y.broadcast_mul(&p)?;
         }
-        let [no, yes] = ops::softplus(&x)?;
-        let mut loss = (ops::times(&(1. - y)?, &no)? + ops::times(&of_yes, &yes)?)?;
+        let mut loss = costs(&x, &(1. - y)?, &of_yes)?;
         if let Some(w) = weight("weight", &self.weight)? {
             loss = loss.broadcast_mul(&w)?;
         }
 
         self.reduction.reduce(&loss, input)
     }
+}
+
+/// What a logit costs against a share of yes, and its derivative; a share of 0 costs nothing, even where that is infinite.
+#[inline(always)]
+pub(super) fn formula([x, y]: [f32; 2]) -> (f32, [f32; 1]) {
+    let (tail, sigmoid) = logistic(x);
+    let no = if y == 1.0 { 0.0 } else { positive(x) + tail };
+    let yes = if y == 0.0 { 0.0 } else { positive(-x) + tail };
+    ((1.0 - y) * no + y * yes, [sigmoid - y])
+}
+
+/// The same of tensors, for shares of no and of yes.
+pub(super) fn costs(x: &Tensor, of_no: &Tensor, of_yes: &Tensor) -> Result<Tensor> {
+    let [no, yes] = ops::softplus(x)?;
+    ops::times(of_no, &no)? + ops::times(of_yes, &yes)?
 }
 
 #[cfg(test)]

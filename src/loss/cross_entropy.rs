@@ -137,14 +137,19 @@ impl CrossEntropyLoss {
     /// `Σ_c w_c · values_c`.
     fn sum_classes(&self, values: &Tensor, dim: usize) -> Result<Tensor> {
         match &self.weight {
-            Some(weight) => values.broadcast_mul(&class_weight("CrossEntropyLoss", weight, values, dim)?)?.sum(dim),
+            Some(weight) => {
+                let mut shape = vec![1; values.rank()];
+                shape[dim] = values.dim(dim)?;
+                let weight = class_weight("CrossEntropyLoss", weight, values, dim)?.reshape(shape)?;
+                values.broadcast_mul(&weight)?.sum(dim)
+            }
             None => values.sum(dim),
         }
     }
 
     fn smoothed(&self, input: &Tensor, dim: usize) -> Result<Smoothed> {
         let weight = self.weight.as_ref().map(|weight| class_weight("CrossEntropyLoss", weight, input, dim));
-        let weight = weight.transpose()?.map(|weight| weight.flatten_all()?.to_dtype(DType::F32)?.to_vec1());
+        let weight = weight.transpose()?.map(|weight| weight.to_dtype(DType::F32)?.to_vec1());
         Ok(Smoothed { weight: weight.transpose()?, label_smoothing: self.label_smoothing as f32 })
     }
 }

@@ -403,10 +403,10 @@ fn classes(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
     from_integers(arg, DType::I64)
 }
 
-/// Integers as another dtype.
+/// Integers as another dtype, by way of the CPU where candle has no kernel on a GPU that converts them.
 fn from_integers(arg: &Tensor, dtype: DType) -> Result<Tensor> {
-    if matches!(arg.dtype(), DType::I16 | DType::I32) && !arg.device().is_cpu() {
-        // candle has no kernel on a GPU that converts these.
+    let has_kernel = arg.elem_count() > 0 && !matches!(arg.dtype(), DType::I16 | DType::I32);
+    if !has_kernel && !arg.device().is_cpu() {
         return arg.to_device(&Device::Cpu)?.to_dtype(dtype)?.to_device(arg.device());
     }
     arg.to_dtype(dtype)
@@ -476,17 +476,14 @@ fn class_dim(loss: &str, input: &Tensor) -> Result<usize> {
     }
 }
 
-/// A weight for each class, `(C)`, as the shape `(1, C, 1, …)` that broadcasts over the dimension `dim` of `input`.
+/// A weight for each class, `(C)`, as many as `input` has in the dimension `dim`, in the dtype that it is computed in.
 fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, dim: usize) -> Result<Tensor> {
     same_device(loss, ("weight", weight), ("input", input))?;
     let classes = input.dim(dim)?;
     if weight.dims() != [classes] {
         bail!("{loss}: weight has shape {:?} but needs one value for each of the {classes} classes", weight.dims())
     }
-    let mut shape = vec![1; input.rank()];
-    shape[dim] = classes;
-    let precision = precision(loss, "input", input)?;
-    float(loss, "weight", &weight.detach())?.to_dtype(precision)?.reshape(shape)
+    float(loss, "weight", &weight.detach())?.to_dtype(precision(loss, "input", input)?)?.contiguous()
 }
 
 /// A target of class indices, checked, in a form that is safe to gather with.
@@ -539,7 +536,7 @@ impl Classes {
         let index = index.to_dtype(DType::U32)?;
         let weight = match weight {
             Some(weight) => {
-                let weight = class_weight(loss, weight, input, dim)?.flatten_all()?.to_device(index.device())?;
+                let weight = class_weight(loss, weight, input, dim)?.to_device(index.device())?;
                 Some(match count {
                     0 => Tensor::zeros(index.shape(), precision, index.device())?,
                     _ => weight.index_select(&index.flatten_all()?, 0)?.reshape(index.shape())?,

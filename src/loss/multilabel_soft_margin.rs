@@ -1,7 +1,6 @@
+use super::bce_with_logits::{costs, formula};
 use super::{Reduction, broadcast_weight, matching, whole};
 use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::{logistic, positive};
 use candle_core::{D, Result, Tensor, bail};
 
 /// Binary cross-entropy of each of `C` labels that a sample has or has not, averaged over the labels:
@@ -63,18 +62,11 @@ impl MultiLabelSoftMarginLoss {
         let labels = x.dim(D::Minus1)?;
         let factor = self.reduction.factor(&x.dims()[..x.rank() - 1]).filter(|_| self.weight.is_none());
         let factor = factor.map(|factor| factor / labels as f64);
-        let formula = |[x, y]: [f32; 2]| {
-            let (tail, sigmoid) = logistic(x);
-            let (no, yes) =
-                (if y == 1.0 { 0.0 } else { positive(x) + tail }, if y == 0.0 { 0.0 } else { positive(-x) + tail });
-            ((1.0 - y) * no + y * yes, [sigmoid - y])
-        };
         if let Some(loss) = fused([&x, &y], factor, formula)? {
             return loss.to_dtype(input.dtype());
         }
 
-        let [no, yes] = ops::softplus(&x)?;
-        let mut loss = (ops::times(&(1. - &y)?, &no)? + ops::times(&y, &yes)?)?;
+        let mut loss = costs(&x, &(1. - &y)?, &y)?;
         if let Some(weight) = &self.weight {
             let weight = broadcast_weight("MultiLabelSoftMarginLoss", "weight", &weight.detach(), &x)?;
             loss = loss.broadcast_mul(&weight)?;

@@ -1,3 +1,4 @@
+use crate::kernel::ops;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, TensorId, Var, bail};
 
@@ -61,7 +62,7 @@ pub(crate) fn clip(grads: &mut GradStore, ids: &[TensorId], max_norm: f64) -> Re
 /// In double precision where the device has it for sure, as a sum in single precision drifts.
 fn square_sum(grad: &Tensor) -> Result<Tensor> {
     let precise = if grad.device().is_cpu() { DType::F64 } else { DType::F32 };
-    grad.to_dtype(precise)?.sqr()?.sum_all()
+    ops::sum_all(&grad.to_dtype(precise)?.sqr()?)
 }
 
 #[cfg(test)]
