@@ -10,6 +10,7 @@
 
 mod common;
 
+use anyhow::ensure;
 use candle_core::{Module, Result, Tensor};
 use candle_losses::cli::{Kind, Options, Session, run};
 use candle_losses::data::{Piece, constitution};
@@ -70,6 +71,12 @@ fn main() -> std::process::ExitCode {
     run(|Arguments { options, cutoffs }| {
         let (reduction, device) = (options.reduction(Reduction::Mean), options.device()?);
         let (data, words) = constitution(Piece::Word, CONTEXT, &device)?;
+        let most = words.len() - 1;
+        ensure!(
+            cutoffs.iter().all(|&cutoff| cutoff <= most),
+            "--cutoffs goes up to {most}, as there are {} words",
+            most + 1
+        );
         let session = Session::new(options, Kind::Text, data, device)?;
         let model = Reader::new(words.len(), cutoffs, session.builder())?;
 

@@ -44,7 +44,10 @@ impl Module for Reader {
 fn main() -> std::process::ExitCode {
     run(|Options { args, zero_infinity }| {
         let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_groups(|draw| [draw.own(), draw.any(), draw.any(), draw.any(), draw.any()])?;
+        let session = args
+            .start()?
+            .with_inputs_of(SIDE * SIDE)?
+            .with_groups(|draw| [draw.own(), draw.any(), draw.any(), draw.any(), draw.any()])?;
         // Class 0 is the blank and digit d is class d + 1; the last column says how many count: 3, 4, 5, 3, ….
         let session = session.with_targets(|digits| {
             let counts = (0..digits.dim(0)? as u32).map(|strip| 3 + strip % 3).collect::<Vec<_>>();

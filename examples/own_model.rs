@@ -48,7 +48,7 @@ impl Module for ConvNet {
 fn main() -> std::process::ExitCode {
     run(|Options { args }| {
         let loss = CrossEntropyLoss { reduction: args.reduction(Reduction::Mean), ..Default::default() };
-        let session = args.start()?;
+        let session = args.start()?.with_inputs_of(28 * 28)?;
         let model = ConvNet::new(session.builder())?;
 
         session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;

@@ -225,6 +225,8 @@ fn bad_options_are_refused_in_one_line_that_names_them() {
         ("cross_entropy", ["--label-smoothing", "1.5"], ["CrossEntropyLoss", "label_smoothing"]),
         ("nll", ["--weight", "1,2"], ["NllLoss", "10 classes"]),
         ("mse", ["--init", "missing.safetensors"], ["missing.safetensors", "No such file"]),
+        ("mse", ["--init", "Cargo.toml"], ["Cargo.toml", "no safetensors file"]),
+        ("adaptive_log_softmax", ["--cutoffs", "2000"], ["--cutoffs goes up to 1155", "1156 words"]),
         ("mse", ["--save", "missing/w.safetensors"], ["missing/w.safetensors", "No such file"]),
         ("mse", ["--log", "."], ["can't write .", "directory"]),
         ("mse", ["--checkpoint", "missing/c"], ["can't write missing/c", "No such file"]),

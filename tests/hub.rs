@@ -173,8 +173,12 @@ fn with_hub(program: &Path, endpoint: &str, cache: &Path) -> Command {
 }
 
 fn run(endpoint: &str, cache: &Path, args: &[&str]) -> Output {
+    run_example("cross_entropy", endpoint, cache, args)
+}
+
+fn run_example(name: &str, endpoint: &str, cache: &Path, args: &[&str]) -> Output {
     let tests = std::env::current_exe().unwrap();
-    let example = tests.parent().unwrap().parent().unwrap().join("examples/cross_entropy");
+    let example = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
     with_hub(&example, endpoint, cache).args(args).args(["--epochs", "1", "--limit", "20"]).output().unwrap()
 }
 
@@ -234,6 +238,12 @@ fn images_in_colour_are_read_the_right_way_up() {
     let (hub, cache) = (Hub::start(Mood::Well(cifar())), tempfile::tempdir().unwrap());
     let output = run(&hub.address, cache.path(), &["--dataset", "cifar-10"]);
     assert!(output.status.success() && text(&output.stdout).ends_with("(40 samples)\n"), "{output:?}");
+    for name in ["ctc", "own_model"] {
+        let output = run_example(name, &hub.address, cache.path(), &["--dataset", "cifar-10"]);
+        let error = text(&output.stderr);
+        assert!(!output.status.success() && error.contains("3072") && error.contains("784"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
     let output = with_hub(&std::env::current_exe().unwrap(), &hub.address, cache.path())
         .args(["--ignored", "--exact", "pixels_of_cifar_10", "--nocapture"])
         .output()

@@ -85,6 +85,19 @@ impl Session {
         Ok(Self { data: Split { train, test: self.data.test.grouped(&draw, &mut rng)? }, ..self.clone() })
     }
 
+    /// The same run, if its inputs have as many numbers as the model wants.
+    ///
+    /// # Errors
+    /// If they have not, as the images of another data set.
+    pub fn with_inputs_of(self, features: usize) -> Result<Self> {
+        let found = self.data.train.features();
+        ensure!(
+            found == features,
+            "the inputs are {found} numbers each, but this model is for {features}: name other data"
+        );
+        Ok(self)
+    }
+
     /// Where the data is, and the model will be.
     pub fn device(&self) -> &Device {
         &self.device

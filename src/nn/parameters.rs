@@ -178,7 +178,9 @@ impl Parameters {
 
     /// [`load`](Self::load) from the file's bytes.
     pub fn load_safetensors(&self, bytes: &[u8]) -> Result<()> {
-        let file = SafeTensors::deserialize(bytes)?;
+        let file = SafeTensors::deserialize(bytes);
+        let file =
+            file.map_err(|error| Error::msg(format!("it is no safetensors file, or not all of one: {error}")))?;
         let mut stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         // The names from the header: candle leaves out what it has no dtype for.
         let names = file.names().into_iter().filter(|name| is_under(&self.prefix, name));
