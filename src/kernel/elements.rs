@@ -1,142 +1,256 @@
 //! Losses whose every element stands for itself.
 
-use super::{CHUNK, LANES, Lanes, Slopes, elements, in_parallel, is_plain, join};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::fused::{Arg, Walk, Wanted, can_be_fused, fused, on_host};
+use super::number::{Number, Sink, Source};
+use super::scalar::{Float, of};
+use super::{CHUNK, LANES, in_parallel, join};
+use candle_core::{Result, Tensor};
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
 
-/// `factor · Σ l(a)` over the elements `a` of the arguments, where `loss` gives `l` and its derivatives by the first `D` of
-/// them. `None` where that can't be fused: without a factor, or where somebody wants another gradient.
-pub(crate) fn fused<const N: usize, const D: usize, F>(
+/// The loss of one element of each argument.
+pub(crate) trait Formula<const N: usize>: Send + Sync + 'static {
+    /// The loss, and its derivatives by the arguments. Of those that nobody asks for no more than the code is there.
+    fn at<W: Float>(&self, args: [W; N]) -> (W, [W; N]);
+}
+
+/// The losses of the elements of all arguments, each times its `weight`, which broadcasts and is of the precision
+/// that is computed in, and their sum times `factor`, if
+/// there is one. `None` where that can't be fused.
+pub(crate) fn fused_elements<const N: usize>(
     args: [&Tensor; N],
+    weight: Option<&Tensor>,
     factor: Option<f64>,
-    loss: F,
-) -> Result<Option<Tensor>>
-where
-    F: Fn([f32; N]) -> (f32, [f32; D]) + Send + Sync + 'static,
-{
-    const { assert!(N == 2 || N == 3) };
-    let Some(factor) = factor else { return Ok(None) };
-    let fit = args.iter().all(|arg| is_plain(arg) && arg.dims() == args[0].dims());
-    if !fit || args[0].elem_count() == 0 || args[D..].iter().any(|arg| arg.track_op()) {
+    formula: impl Formula<N>,
+) -> Result<Option<Tensor>> {
+    if !can_be_fused(&args) {
         return Ok(None);
     }
-    let op = Elements::<F, N, D> { factor, loss, slopes: Slopes::new(&args[..D]) };
-    args[0].apply_op3(args[1], args[N - 1], op).map(Some)
+    let weight = weight.map(|weight| weight.detach().broadcast_as(args[0].shape())).transpose()?;
+    fused(args, factor, Elements { formula: Box::new(formula), weight }).map(Some)
 }
 
-/// An op of three arguments, of which the formula takes the first `N`.
-struct Elements<F, const N: usize, const D: usize> {
-    factor: f64,
-    loss: F,
-    slopes: Slopes<D>,
+struct Elements<const N: usize> {
+    formula: Box<dyn AnyFormula<N>>,
+    /// In the precision that is computed in.
+    weight: Option<Tensor>,
 }
+
+/// How many elements are worked on at once, so few that they stay in the fastest cache.
+const TILE: usize = 1024;
 
 #[allow(unsafe_code)]
-impl<F, const N: usize, const D: usize> CustomOp3 for Elements<F, N, D>
-where
-    F: Fn([f32; N]) -> (f32, [f32; D]) + Send + Sync,
-{
-    fn name(&self) -> &'static str {
-        "fused-loss"
+impl<const N: usize> Walk<N> for Elements<N> {
+    fn losses(&self, dims: &[usize]) -> Vec<usize> {
+        dims.to_vec()
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_at: &Layout,
-        y: &CpuStorage,
-        y_at: &Layout,
-        z: &CpuStorage,
-        z_at: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let mut values: [&[f32]; N] = [&[]; N];
-        for (values, (storage, layout)) in values.iter_mut().zip([(x, x_at), (y, y_at), (z, z_at)]) {
-            *values = elements(storage, layout)?;
+    unsafe fn walk<T: Number>(&self, args: [&Arg; N], wanted: Wanted<T, N>) -> Result<f64> {
+        let len = args[0].layout.shape().elem_count();
+        let mut sources = Vec::with_capacity(N);
+        for arg in args {
+            sources.push(Source::<T>::new(arg.storage, arg.layout)?);
         }
-        let mut sums = vec![0f64; values[0].len().div_ceil(CHUNK)];
-        let fill = |slopes: [&mut [MaybeUninit<f32>]; D]| {
-            let mut args = values.map(|values| values.chunks(CHUNK));
-            let mut slopes = slopes.map(|slopes| slopes.chunks_mut(CHUNK));
-            let tasks = sums.iter_mut().map(|sum| {
-                let args = args.each_mut().map(|chunks| chunks.next().unwrap_or_default());
-                (args, slopes.each_mut().map(|chunks| chunks.next().unwrap_or_default()), sum)
-            });
-            in_parallel(tasks.collect(), |(args, slopes, sum)| {
-                let chunk = Chunk { args, slopes, loss: &self.loss, factor: self.factor as f32 };
-                *sum = pulp::Arch::new().dispatch(chunk);
-            });
+        let weight = self.weight.as_ref().map(Tensor::storage_and_layout);
+        let weight = match &weight {
+            Some((storage, layout)) => Some(Source::<T::Wide>::new(on_host(storage)?, layout)?),
+            None => None,
         };
-        // SAFETY: slopes and arguments have the same length and chunks, and of each chunk all is written.
-        unsafe { self.slopes.fill(x_at.shape(), fill)? };
-        Ok((CpuStorage::F32(vec![(sums.iter().sum::<f64>() * self.factor) as f32]), Shape::from(())))
-    }
+        let Wanted { losses, slopes, factor, grad } = wanted;
+        let factor = of::<T::Wide>(factor);
+        // What only other arguments want is not computed.
+        let first_only = slopes[1..].iter().all(Option::is_none);
 
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [x, y, z] = self.slopes.gradients(grad)?;
-        Ok((x, y, z))
+        let mut sums = vec![0f64; len.div_ceil(CHUNK)];
+        let mut losses = losses.map(|losses| losses.chunks_mut(CHUNK));
+        let mut slopes = slopes.map(|slopes| slopes.map(|slopes| slopes.chunks_mut(CHUNK)));
+        let tasks = sums.iter_mut().enumerate().map(|(chunk, sum)| {
+            let losses = losses.as_mut().and_then(Iterator::next).map(Sink::new);
+            let slopes = slopes.each_mut().map(|slopes| slopes.as_mut().and_then(Iterator::next).map(Sink::new));
+            (chunk * CHUNK, losses, slopes, sum)
+        });
+        in_parallel(tasks.collect(), |(start, mut losses, mut slopes, sum)| {
+            let mut rooms = [const { Vec::new() }; N];
+            let (mut weight_room, mut grad_room) = (Vec::new(), Vec::new());
+            let end = len.min(start + CHUNK);
+            for at in (start..end).step_by(TILE) {
+                let count = TILE.min(end - at);
+                let mut each = sources.iter().zip(&mut rooms);
+                let args = [(); N].map(|()| each.next().map_or(&[][..], |(source, room)| source.tile(at, count, room)));
+                let weight = weight.as_ref().map(|weight| weight.tile(at, count, &mut weight_room));
+                let grad = grad.as_ref().map(|grad| grad.tile(at, count, &mut grad_room));
+                let tile = Tile {
+                    args,
+                    weight,
+                    grad,
+                    factor,
+                    losses: losses.as_mut().map(|sink| sink.room(at - start, count)),
+                    slopes: slopes.each_mut().map(|sink| sink.as_mut().map(|sink| sink.room(at - start, count))),
+                };
+                *sum += tile.run(&*self.formula, first_only);
+                // SAFETY: of a tile all is written.
+                unsafe {
+                    losses.iter_mut().chain(slopes.iter_mut().flatten()).for_each(|sink| sink.keep(at - start, count))
+                }
+            }
+        });
+        Ok(sums.iter().sum())
     }
 }
 
-/// The sum of a chunk's losses, and into `slopes`, if there is room, their derivatives times `factor`. In single precision
-/// and sixteen lanes here, in double precision over the chunks.
-struct Chunk<'a, F, const N: usize, const D: usize> {
-    args: [&'a [f32]; N],
-    slopes: [&'a mut [MaybeUninit<f32>]; D],
-    loss: &'a F,
-    factor: f32,
+/// A formula behind a pointer: the way through the elements is compiled once for all formulas.
+pub(crate) trait AnyFormula<const N: usize>: Send + Sync + 'static {
+    /// Writes what there is room for, and gives the sums of the losses by lanes. A tile has a whole number of lanes.
+    fn single(&self, tile: Tile<f32, N>, first_only: bool) -> [f32; LANES];
+
+    /// The same in double precision.
+    fn double(&self, tile: Tile<f64, N>, first_only: bool) -> [f64; LANES];
+}
+
+impl<F: Formula<N>, const N: usize> AnyFormula<N> for F {
+    fn single(&self, tile: Tile<f32, N>, first_only: bool) -> [f32; LANES] {
+        pulp::Arch::new().dispatch(Job { formula: self, tile, first_only })
+    }
+
+    fn double(&self, tile: Tile<f64, N>, first_only: bool) -> [f64; LANES] {
+        pulp::Arch::new().dispatch(Job { formula: self, tile, first_only })
+    }
+}
+
+/// Elements of all arguments, and room for what comes of them.
+pub(crate) struct Tile<'a, W, const N: usize> {
+    args: [&'a [W]; N],
+    weight: Option<&'a [W]>,
+    grad: Option<&'a [W]>,
+    factor: W,
+    losses: Option<&'a mut [MaybeUninit<W>]>,
+    slopes: [Option<&'a mut [MaybeUninit<W>]>; N],
+}
+
+impl<W: Float, const N: usize> Tile<'_, W, N> {
+    /// The sum of the losses.
+    fn run(self, formula: &dyn AnyFormula<N>, first_only: bool) -> f64 {
+        let len = self.args[0].len();
+        let whole = len / LANES * LANES;
+        let args = self.args.map(|arg| arg.split_at(whole));
+        let scales = [self.weight, self.grad].map(|scale| scale.map(|scale| scale.split_at(whole)));
+        let mut losses = self.losses.map(|losses| losses.split_at_mut(whole));
+        let mut slopes = self.slopes.map(|slopes| slopes.map(|slopes| slopes.split_at_mut(whole)));
+        let sums = W::elements(
+            formula,
+            Tile {
+                args: args.map(|(args, _)| args),
+                weight: scales[0].map(|(weight, _)| weight),
+                grad: scales[1].map(|(grad, _)| grad),
+                factor: self.factor,
+                losses: losses.as_mut().map(|(losses, _)| &mut **losses),
+                slopes: slopes.each_mut().map(|slopes| slopes.as_mut().map(|(slopes, _)| &mut **slopes)),
+            },
+            first_only,
+        );
+        let sum = join(sums, |a, b| a + b).to_f64();
+        let rest = len - whole;
+        if rest == 0 {
+            return sum;
+        }
+        // The last are filled up with 0, and what becomes of those is nobody's.
+        let filled = |values: &[W]| {
+            let mut filled = [W::ZERO; LANES];
+            filled[..rest].copy_from_slice(values);
+            filled
+        };
+        let args = args.map(|(_, rest)| filled(rest));
+        let [weight, grad] = scales.map(|scale| scale.map(|(_, rest)| filled(rest)));
+        let mut rest_losses = [MaybeUninit::uninit(); LANES];
+        let mut rest_slopes = [[MaybeUninit::uninit(); LANES]; N];
+        let sums = W::elements(
+            formula,
+            Tile {
+                args: args.each_ref().map(|arg| &arg[..]),
+                weight: weight.as_ref().map(|weight| &weight[..]),
+                grad: grad.as_ref().map(|grad| &grad[..]),
+                factor: self.factor,
+                losses: Some(&mut rest_losses),
+                slopes: rest_slopes.each_mut().map(|slopes| Some(&mut slopes[..])),
+            },
+            first_only,
+        );
+        if let Some((_, to)) = losses {
+            to.copy_from_slice(&rest_losses[..rest]);
+        }
+        for (to, slopes) in slopes.into_iter().zip(&rest_slopes) {
+            if let Some((_, to)) = to {
+                to.copy_from_slice(&slopes[..rest]);
+            }
+        }
+        sum + sums[..rest].iter().copied().sum::<W>().to_f64()
+    }
 }
 
 // A struct, not a closure: of that it is not certain that it ends up inside the code for the processor's vectors.
-impl<F, const N: usize, const D: usize> WithSimd for Chunk<'_, F, N, D>
-where
-    F: Fn([f32; N]) -> (f32, [f32; D]),
-{
-    type Output = f64;
+struct Job<'a, F, W, const N: usize> {
+    formula: &'a F,
+    tile: Tile<'a, W, N>,
+    first_only: bool,
+}
+
+impl<F: Formula<N>, W: Float, const N: usize> WithSimd for Job<'_, F, W, N> {
+    type Output = [W; LANES];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let at_once = |args: [&Lanes; N]| {
-            let (mut losses, mut slopes) = ([0.0; LANES], [[0.0; LANES]; D]);
+    fn with_simd<S: Simd>(self, _: S) -> [W; LANES] {
+        if self.first_only { self.run::<1>() } else { self.run::<N>() }
+    }
+}
+
+impl<F: Formula<N>, W: Float, const N: usize> Job<'_, F, W, N> {
+    /// With the derivatives by the first `K` arguments.
+    #[inline(always)]
+    fn run<const K: usize>(self) -> [W; LANES] {
+        let Self { formula, tile, .. } = self;
+        let blocks = tile.args[0].len() / LANES;
+        let args = tile.args.map(|arg| &arg.as_chunks::<LANES>().0[..blocks]);
+        let [weight, grad] =
+            [tile.weight, tile.grad].map(|scale| scale.map(|scale| &scale.as_chunks::<LANES>().0[..blocks]));
+        let mut losses_to = tile.losses.map(|losses| &mut losses.as_chunks_mut::<LANES>().0[..blocks]);
+        let mut slopes_to =
+            tile.slopes.map(|slopes| slopes.map(|slopes| &mut slopes.as_chunks_mut::<LANES>().0[..blocks]));
+        let mut sums = [W::ZERO; LANES];
+        for i in 0..blocks {
+            let (mut losses, mut slopes) = ([W::ZERO; LANES], [[W::ZERO; LANES]; K]);
             for lane in 0..LANES {
-                let (loss, derivatives) = (self.loss)(args.map(|arg| arg[lane]));
+                let (loss, derivatives) = formula.at(args.map(|arg| arg[i][lane]));
                 losses[lane] = loss;
                 for (slopes, derivative) in slopes.iter_mut().zip(derivatives) {
-                    slopes[lane] = derivative * self.factor;
+                    slopes[lane] = derivative * tile.factor;
                 }
             }
-            (losses, slopes)
-        };
-        let args = self.args.map(|arg| arg.as_chunks::<LANES>());
-        let mut slopes = self.slopes.map(|slopes| slopes.as_chunks_mut::<LANES>());
-        let wanted = slopes.iter().any(|(blocks, rest)| !blocks.is_empty() || !rest.is_empty());
-        let mut sums = [0.0; LANES];
-        for i in 0..args[0].0.len() {
-            let (losses, derivatives) = at_once(args.map(|(blocks, _)| &blocks[i]));
+            if let Some(weight) = weight {
+                multiply(&mut losses, &weight[i]);
+                slopes.iter_mut().for_each(|slopes| multiply(slopes, &weight[i]));
+            }
+            if let Some(grad) = grad {
+                slopes.iter_mut().for_each(|slopes| multiply(slopes, &grad[i]));
+            }
             for lane in 0..LANES {
                 sums[lane] += losses[lane];
             }
-            if wanted {
-                for ((blocks, _), derivatives) in slopes.iter_mut().zip(derivatives) {
-                    blocks[i] = derivatives.map(MaybeUninit::new);
+            if let Some(to) = &mut losses_to {
+                to[i] = losses.map(MaybeUninit::new);
+            }
+            for (to, slopes) in slopes_to.iter_mut().zip(slopes) {
+                if let Some(to) = to {
+                    to[i] = slopes.map(MaybeUninit::new);
                 }
             }
         }
-        let mut last = [[0.0; LANES]; N];
-        for (last, (_, rest)) in last.iter_mut().zip(args) {
-            last[..rest.len()].copy_from_slice(rest);
-        }
-        let (losses, derivatives) = at_once(last.each_ref());
-        for ((_, rest), derivatives) in slopes.iter_mut().zip(derivatives) {
-            rest.write_copy_of_slice(&derivatives[..rest.len()]);
-        }
-        f64::from(join(sums, |a, b| a + b) + losses[..args[0].1.len()].iter().sum::<f32>())
+        sums
+    }
+}
+
+#[inline(always)]
+fn multiply<W: Float>(values: &mut [W; LANES], by: &[W; LANES]) {
+    for lane in 0..LANES {
+        values[lane] *= by[lane];
     }
 }

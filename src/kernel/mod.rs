@@ -7,29 +7,33 @@
 //! Everywhere else the tensor ops compute the loss, and the golden cases hold both to the same results.
 
 mod elements;
+mod fused;
+mod number;
 pub(crate) mod ops;
+mod paths;
 pub(crate) mod product;
 mod rows;
 pub(crate) mod scalar;
 
-pub(crate) use elements::fused;
-pub(crate) use rows::{Counted, RowLoss, fused_rows, has_plain_rows, map, map_both};
+pub(crate) use elements::{Formula, fused_elements};
+pub(crate) use fused::can_be_fused;
+pub(crate) use paths::{Sequence, path_losses};
+pub(crate) use rows::{Counted, Lanes, RowLoss, fused_rows, largest, map, map_both, picked, sum_of};
 
 use candle_core::utils::barrier_pool;
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
-use half::{bf16, f16};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, WithDType, bail};
+use fused::on_host;
+use number::{Source, with_number};
 use pulp::{Simd, WithSimd};
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering};
+use scalar::Float;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What one thread takes at a time, and the least that is worth a second thread.
 pub(crate) const CHUNK: usize = 1 << 15;
 
 /// How many elements a loop takes at once: as many as the widest vector holds. A remainder is filled up to as many.
-const LANES: usize = 16;
-pub(crate) type Lanes = [f32; LANES];
+pub(crate) const LANES: usize = 16;
 
 /// Whether the host may work on the memory of this device: on that of the CPU, unless `CANDLE_LOSSES_KERNELS=off` has it
 /// take the way of a GPU, of tensor ops alone, so that this can be tested where there is none.
@@ -41,20 +45,14 @@ pub(crate) fn is_host(device: &Device) -> bool {
 
 /// Whether a tensor can be read as a slice of `f32`.
 pub(crate) fn is_plain(t: &Tensor) -> bool {
-    is_plain_as(t, DType::F32)
-}
-
-/// The same for another dtype.
-pub(crate) fn is_plain_as(t: &Tensor, dtype: DType) -> bool {
-    is_host(t.device()) && t.dtype() == dtype && t.is_contiguous()
+    is_host(t.device()) && t.dtype() == DType::F32 && t.is_contiguous()
 }
 
 /// The sum of all elements of a tensor on the host, in double precision.
 pub(crate) fn sum(t: &Tensor) -> Result<f64> {
     let t = t.contiguous()?;
     let (storage, layout) = t.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("a sum on the host of a tensor that is not there") };
-    let values = elements::<f32>(storage, layout)?;
+    let values = elements::<f32>(on_host(&storage)?, layout)?;
     let mut sums = vec![0f64; values.len().div_ceil(CHUNK)];
     in_parallel(values.chunks(CHUNK).zip(&mut sums).collect(), |(values, sum)| {
         *sum = pulp::Arch::new().dispatch(Sum(values));
@@ -79,65 +77,6 @@ impl WithSimd for Sum<'_> {
         sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value)).sum::<f64>()
     }
 }
-
-/// A float that is read and written in its own precision, and worked on in single precision.
-pub(crate) trait Number: WithDType {
-    fn from_f32(value: f32) -> Self;
-
-    /// Copies to the first places of `to`.
-    fn widen(from: &[Self], to: &mut [f32]);
-
-    /// Writes `from` times `scale`, as many as there is room for.
-    #[inline(always)]
-    fn copy_scaled<S: Simd>(_: S, to: &mut [MaybeUninit<Self>], from: &[f32], scale: f32) {
-        for (to, from) in to.iter_mut().zip(from) {
-            to.write(Self::from_f32(from * scale));
-        }
-    }
-}
-
-impl Number for f32 {
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        value
-    }
-
-    #[inline(always)]
-    fn widen(from: &[Self], to: &mut [f32]) {
-        to[..from.len()].copy_from_slice(from);
-    }
-
-    #[inline(always)]
-    fn copy_scaled<S: Simd>(simd: S, to: &mut [MaybeUninit<f32>], from: &[f32], scale: f32) {
-        let (blocks, rest) = S::as_uninit_mut_simd_f32s(to);
-        let (from, from_rest) = S::as_simd_f32s(from);
-        let factor = simd.splat_f32s(scale);
-        for (to, from) in blocks.iter_mut().zip(from) {
-            to.write(simd.mul_f32s(*from, factor));
-        }
-        for (to, from) in rest.iter_mut().zip(from_rest) {
-            to.write(from * scale);
-        }
-    }
-}
-
-macro_rules! half_number {
-    ($t:ty) => {
-        impl Number for $t {
-            #[inline(always)]
-            fn from_f32(value: f32) -> Self {
-                <$t>::from_f32(value)
-            }
-
-            #[inline(always)]
-            fn widen(from: &[Self], to: &mut [f32]) {
-                from.iter().zip(to).for_each(|(from, to)| *to = from.to_f32());
-            }
-        }
-    };
-}
-half_number!(bf16);
-half_number!(f16);
 
 /// The elements of a contiguous tensor on the CPU.
 pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
@@ -164,85 +103,45 @@ pub(crate) fn in_parallel<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
     });
 }
 
-/// Whether all values are `ok`.
-pub(crate) fn all<T: Copy + Send + Sync>(values: &[T], ok: impl Fn(T) -> bool + Sync) -> bool {
-    let all = AtomicBool::new(true);
-    in_parallel(values.chunks(CHUNK).collect(), |values| {
-        if !pulp::Arch::new().dispatch(All { values, ok: &ok }) {
-            all.store(false, Ordering::Relaxed);
-        }
-    });
-    all.into_inner()
+/// The first element that is not `ok`, of a tensor of floats on the host, and where it is.
+pub(crate) fn find_not(t: &Tensor, ok: impl Fn(f64) -> bool + Sync) -> Result<Option<(usize, f64)>> {
+    let len = t.elem_count();
+    with_number!(t.dtype(), T => {
+        let (storage, layout) = t.storage_and_layout();
+        let source = Source::<T>::new(on_host(&storage)?, layout)?;
+        let first = AtomicUsize::new(len);
+        in_parallel((0..len).step_by(CHUNK).collect(), |start| {
+            let mut room = Vec::new();
+            let values = source.tile(start, CHUNK.min(len - start), &mut room);
+            if !pulp::Arch::new().dispatch(All { values, ok: &ok }) {
+                let bad = values.iter().position(|value| !ok(value.to_f64())).unwrap_or(0);
+                first.fetch_min(start + bad, Ordering::Relaxed);
+            }
+        });
+        let first = first.into_inner();
+        Ok((first < len).then(|| (first, source.get(first).to_f64())))
+    })
 }
 
-struct All<'a, T, F> {
-    values: &'a [T],
+/// Whether all values are `ok`.
+struct All<'a, W, F> {
+    values: &'a [W],
     ok: &'a F,
 }
 
-impl<T: Copy, F: Fn(T) -> bool> WithSimd for All<'_, T, F> {
+impl<W: Float, F: Fn(f64) -> bool> WithSimd for All<'_, W, F> {
     type Output = bool;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
         // Without a way out of the loop, so that it becomes vectors.
-        self.values.iter().fold(true, |all, &value| all & (self.ok)(value))
-    }
-}
-
-/// The gradients of a fused loss by its first `D` arguments, as forward found them: of the reduced loss, or of each
-/// row's.
-struct Slopes<const D: usize, T = f32> {
-    /// Whether a backward pass can follow.
-    wanted: bool,
-    found: OnceLock<[Tensor; D]>,
-    dtype: PhantomData<T>,
-}
-
-impl<const D: usize, T: Number> Slopes<D, T> {
-    fn new(args: &[&Tensor]) -> Self {
-        Self { wanted: args.iter().any(|arg| arg.track_op()), found: OnceLock::new(), dtype: PhantomData }
-    }
-
-    /// Keeps the gradients of arguments of this shape that `fill` writes. Where none are wanted it gets room for none.
-    ///
-    /// # Safety
-    /// `fill` must write every element of the room that it gets.
-    #[allow(unsafe_code)] // To write zeros first would take as long as the pass that overwrites them.
-    unsafe fn fill(&self, shape: &Shape, fill: impl FnOnce([&mut [MaybeUninit<T>]; D])) -> Result<()> {
-        let len = if self.wanted { shape.elem_count() } else { 0 };
-        let mut slopes = [(); D].map(|()| Vec::with_capacity(len));
-        fill(slopes.each_mut().map(|slopes| &mut slopes.spare_capacity_mut()[..len]));
-        if self.wanted {
-            let mut found = Vec::with_capacity(D);
-            for mut slopes in slopes {
-                // SAFETY: the capacity is `len`, and as the caller promises so much is written.
-                unsafe { slopes.set_len(len) };
-                found.push(Tensor::from_vec(slopes, shape, &Device::Cpu)?);
-            }
-            // Set once, as an op runs forward once.
-            let _ = found.try_into().map(|found| self.found.set(found));
-        }
-        Ok(())
-    }
-
-    /// The gradients by all `N` arguments, from that of the loss.
-    fn gradients<const N: usize>(&self, grad: &Tensor) -> Result<[Option<Tensor>; N]> {
-        let Some(slopes) = self.found.get() else { bail!("a fused loss was computed without its gradient") };
-        let mut gradients = [const { None }; N];
-        for (gradient, slopes) in gradients.iter_mut().zip(slopes) {
-            *gradient = Some(match grad.rank() {
-                0 => ops::scaled(slopes, grad)?,
-                rank => slopes.broadcast_mul(&grad.unsqueeze(rank)?)?,
-            });
-        }
-        Ok(gradients)
+        self.values.iter().fold(true, |all, value| all & (self.ok)(value.to_f64()))
     }
 }
 
 /// `f` of all lanes, in halves.
 #[inline(always)]
-fn join(mut lanes: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
+fn join<W: Copy>(mut lanes: [W; LANES], f: impl Fn(W, W) -> W) -> W {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {

@@ -1,158 +1,310 @@
-//! Losses of a row of scores against what holds there: a class, or a share of each.
+//! Losses of a row: of scores, against what holds there, or of two places in space.
 
-use super::{CHUNK, LANES, Lanes, Number, Slopes, elements, in_parallel, is_plain_as, join};
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
-use half::{bf16, f16};
+use super::fused::{Arg, Walk, Wanted, fused, on_host};
+use super::number::{Number, Shared, Source, with_number};
+use super::scalar::{Float, of};
+use super::{CHUNK, LANES, in_parallel, join, ops};
+use candle_core::{Device, Layout, Result, Tensor, WithDType};
 use pulp::{Simd, WithSimd};
-use std::mem::MaybeUninit;
 
-/// What a row counts for: the class that holds there and a weight. `None` where the row is ignored.
-pub(crate) type Counted = Option<(u32, f32)>;
+/// Some numbers of a row, as many as are worked on at once.
+pub(crate) type Lanes<W> = [W; LANES];
 
-/// A loss of a row of scores.
-pub(crate) trait RowLoss: Send + Sync + 'static {
-    /// The loss of row `i` of `scores`, and the unit of its derivatives, which take the scores' place; `None` where the row
-    /// is ignored. `scores` are filled up with -∞, `max` is the largest, and `count` says how many they are. `other` is the
-    /// row of the second argument, filled up with 0, or room for one where there is none.
-    fn take(&self, i: usize, scores: &mut [Lanes], max: f32, count: usize, other: &mut [Lanes]) -> Option<(f32, f32)>;
+/// A loss of a row of each argument.
+pub(crate) trait RowLoss<const N: usize>: Send + Sync + 'static {
+    /// What the rows of each argument are filled up with.
+    const PADDING: [f64; N];
+
+    /// The loss of the rows `i`, and the unit of its derivatives, which take the rows' place; `None` where the row is
+    /// ignored. `count` says how many numbers a row has.
+    fn take<W: Float>(&self, i: usize, rows: [&mut [Lanes<W>]; N], count: usize) -> Option<(W, W)>;
 }
 
-/// Whether [`fused_rows`] takes these scores: (N, C) or (C), so that a sample's stand beside each other.
-pub(crate) fn has_plain_rows(x: &Tensor) -> bool {
-    let is_known = [DType::F32, DType::BF16, DType::F16].into_iter().any(|dtype| is_plain_as(x, dtype));
-    is_known && (1..=2).contains(&x.rank()) && x.elem_count() > 0
-}
-
-/// `factor · Σ l` over the rows of `x`, or each `l`, one to a row, where there is no factor. A second argument has a row for
-/// each of the first, and the same dtype.
-pub(crate) fn fused_rows<R: RowLoss>(
-    x: &Tensor,
-    other: Option<&Tensor>,
+/// The losses of the rows of all arguments along `dim`, and their sum times `factor`, if there is one.
+pub(crate) fn fused_rows<const N: usize>(
+    args: [&Tensor; N],
+    dim: usize,
     factor: Option<f64>,
-    loss: R,
+    loss: impl RowLoss<N>,
 ) -> Result<Tensor> {
-    fn op<T: Number, R: RowLoss>(x: &Tensor, other: Option<&Tensor>, factor: Option<f64>, loss: R) -> Result<Tensor> {
-        let op = Rows::<T, R> { has_other: other.is_some(), factor, loss, slopes: Slopes::new(&[x]) };
-        x.apply_op2(other.unwrap_or(x), op)
+    fused(args, factor, Rows { dim, loss: Box::new(loss) })
+}
+
+/// What holds in each row: a class, or that it is to be ignored; and what each class counts.
+pub(crate) struct Counted {
+    pub classes: Vec<u32>,
+    /// Else all count 1.
+    pub weight: Option<Vec<f64>>,
+}
+
+impl Counted {
+    /// No class, of a row that is ignored.
+    pub const IGNORED: u32 = u32::MAX;
+
+    /// The class of row `i` and its weight; `None` where the row is ignored.
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> Option<(usize, f64)> {
+        let class = self.classes[i];
+        if class == Self::IGNORED {
+            return None;
+        }
+        Some((class as usize, self.weight.as_ref().map_or(1.0, |weight| weight[class as usize])))
     }
-    match x.dtype() {
-        DType::BF16 => op::<bf16, R>(x, other, factor, loss),
-        DType::F16 => op::<f16, R>(x, other, factor, loss),
-        _ => op::<f32, R>(x, other, factor, loss),
+
+    /// What all rows count together.
+    pub fn total(&self) -> f64 {
+        (0..self.classes.len()).filter_map(|i| self.get(i)).map(|(_, weight)| weight).sum()
     }
 }
 
-struct Rows<T, R> {
-    has_other: bool,
-    factor: Option<f64>,
-    loss: R,
-    slopes: Slopes<1, T>,
+/// `-w·x` of each row's number `x` at its class, and their sum times `factor`, if there is one. A walk would read and write
+/// all that is beside.
+pub(crate) fn picked(x: &Tensor, dim: usize, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
+    with_number!(x.dtype(), T => pick::<T>(x, dim, counted, factor))
+}
+
+fn pick<T: Number>(x: &Tensor, dim: usize, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
+    let (storage, layout) = x.storage_and_layout();
+    let from = RowsAt::<T>::new(on_host(&storage)?.as_slice()?, layout, dim);
+    let loss = |i: usize| match counted.get(i) {
+        Some((class, weight)) => {
+            let number = from.starts.values[from.starts.at(i) + class * from.stride];
+            -number.wide() * of(weight)
+        }
+        None => T::Wide::ZERO,
+    };
+    let rows = 0..counted.classes.len();
+    let value = match factor {
+        Some(factor) => {
+            let sum = rows.map(|i| loss(i).to_f64()).sum::<f64>();
+            Tensor::from_vec(vec![T::nearest(of(sum * factor))], (), x.device())?
+        }
+        None => {
+            let mut dims = layout.dims().to_vec();
+            dims.remove(dim);
+            Tensor::from_vec(rows.map(|i| T::nearest(loss(i))).collect::<Vec<_>>(), dims, x.device())?
+        }
+    };
+    let shape = x.shape().clone();
+    ops::with_gradient(x, &value, move |grad| {
+        let (storage, layout) = grad.storage_and_layout();
+        let grad = Source::<T>::new(on_host(&storage)?, layout)?;
+        let to = RowsAt::<T>::new(&[], &Layout::contiguous(&shape), dim);
+        // Zeros that the system hands out are written only where something else belongs.
+        let mut gradient = vec![T::ZERO; shape.elem_count()];
+        for i in 0..counted.classes.len() {
+            if let Some((class, weight)) = counted.get(i) {
+                let grad = grad.get(if factor.is_some() { 0 } else { i });
+                let slope = of::<T::Wide>(-weight * factor.unwrap_or(1.0)) * grad;
+                gradient[to.starts.at(i) + class * to.stride] = T::nearest(slope);
+            }
+        }
+        Tensor::from_vec(gradient, &shape, &Device::Cpu)
+    })
+}
+
+struct Rows<const N: usize> {
+    /// Which dimension is along the rows.
+    dim: usize,
+    loss: Box<dyn AnyRowLoss<N>>,
+}
+
+/// Some rows of each argument, in a place that stays in the cache.
+pub(crate) struct Group<'a, W, const N: usize> {
+    /// The first.
+    pub first: usize,
+    /// How many numbers each has.
+    pub width: usize,
+    /// The rows, each a whole number of lanes. The derivatives take their place.
+    pub rows: [&'a mut [Lanes<W>]; N],
+    /// What becomes of each: its loss and the unit of its derivatives, or that it is ignored.
+    pub taken: &'a mut [Option<(W, W)>],
+}
+
+/// A loss behind a pointer: the way through the rows is compiled once for all losses.
+pub(crate) trait AnyRowLoss<const N: usize>: Send + Sync + 'static {
+    fn padding(&self) -> [f64; N];
+    fn single(&self, group: Group<f32, N>);
+    fn double(&self, group: Group<f64, N>);
+}
+
+impl<R: RowLoss<N>, const N: usize> AnyRowLoss<N> for R {
+    fn padding(&self) -> [f64; N] {
+        R::PADDING
+    }
+
+    fn single(&self, group: Group<f32, N>) {
+        pulp::Arch::new().dispatch(Take { loss: self, group });
+    }
+
+    fn double(&self, group: Group<f64, N>) {
+        pulp::Arch::new().dispatch(Take { loss: self, group });
+    }
+}
+
+struct Take<'a, R, W, const N: usize> {
+    loss: &'a R,
+    group: Group<'a, W, N>,
+}
+
+impl<R: RowLoss<N>, W: Float, const N: usize> WithSimd for Take<'_, R, W, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Group { first, width, rows, taken } = self.group;
+        let mut rows = rows.map(|rows| rows.chunks_exact_mut(width.div_ceil(LANES)));
+        for (i, taken) in taken.iter_mut().enumerate() {
+            let rows = rows.each_mut().map(|rows| rows.next().unwrap_or_default());
+            *taken = self.loss.take(first + i, rows, width);
+        }
+    }
+}
+
+/// Where the rows of an argument, or of a result, lie.
+struct RowsAt<'a, T> {
+    /// The first number of each row.
+    starts: Source<'a, T>,
+    /// From a number of a row to the next.
+    stride: usize,
+}
+
+impl<'a, T: Number> RowsAt<'a, T> {
+    fn new(values: &'a [T], layout: &Layout, dim: usize) -> Self {
+        let (mut dims, mut strides) = (layout.dims().to_vec(), layout.stride().to_vec());
+        dims.remove(dim);
+        let stride = strides.remove(dim);
+        Self { starts: Source::strided(values, layout.start_offset(), &dims, &strides), stride }
+    }
 }
 
 #[allow(unsafe_code)]
-impl<T: Number, R: RowLoss> CustomOp2 for Rows<T, R> {
-    fn name(&self) -> &'static str {
-        "fused-row-loss"
+impl<const N: usize> Walk<N> for Rows<N> {
+    fn losses(&self, dims: &[usize]) -> Vec<usize> {
+        [&dims[..self.dim], &dims[self.dim + 1..]].concat()
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, y: &CpuStorage, y_at: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = elements::<T>(x, x_at)?;
-        let y = if self.has_other { elements::<T>(y, y_at)? } else { &[] };
-        let (samples, width) = match x_at.dims() {
-            [rows, width] => (Shape::from(*rows), *width),
-            _ => (Shape::from(()), x.len()),
-        };
-        let rows = CHUNK.div_ceil(width);
-        let mut losses = vec![0f32; if self.factor.is_none() { samples.elem_count() } else { 0 }];
-        let mut sums = vec![0f64; samples.elem_count().div_ceil(rows)];
-        let fill = |[slopes]: [&mut [MaybeUninit<T>]; 1]| {
-            let (mut slopes, mut losses) = (slopes.chunks_mut(rows * width), losses.chunks_mut(rows));
-            let mut y = y.chunks(rows * width);
-            let tasks = x.chunks(rows * width).zip(&mut sums).enumerate().map(|(i, (x, sum))| {
-                let chunk = RowChunk {
-                    first: i * rows,
-                    x,
-                    y: y.next().unwrap_or_default(),
-                    width,
-                    slopes: slopes.next().unwrap_or_default(),
-                    losses: losses.next().unwrap_or_default(),
-                    loss: &self.loss,
-                    factor: self.factor.unwrap_or(1.0) as f32,
-                };
-                (chunk, sum)
-            });
-            in_parallel(tasks.collect(), |(chunk, sum)| *sum = pulp::Arch::new().dispatch(chunk));
-        };
-        // SAFETY: there are as many slopes as scores, a row of them for each row, and of each row all is written.
-        unsafe { self.slopes.fill(x_at.shape(), fill)? };
-        Ok(match self.factor {
-            Some(factor) => {
-                (T::to_cpu_storage_owned(vec![T::from_f32((sums.iter().sum::<f64>() * factor) as f32)]), ().into())
-            }
-            None => (T::to_cpu_storage_owned(losses.into_iter().map(T::from_f32).collect()), samples),
-        })
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [gradient] = self.slopes.gradients(grad)?;
-        Ok((gradient, None))
-    }
-}
-
-struct RowChunk<'a, T, R> {
-    first: usize,
-    x: &'a [T],
-    y: &'a [T],
-    width: usize,
-    slopes: &'a mut [MaybeUninit<T>],
-    losses: &'a mut [f32],
-    loss: &'a R,
-    factor: f32,
-}
-
-impl<T: Number, R: RowLoss> WithSimd for RowChunk<'_, T, R> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        // One row at a time is worked on in a place that stays in the cache.
-        let blocks = self.width.div_ceil(LANES);
-        let (mut scores, mut other) = (vec![[0.0; LANES]; blocks], vec![[0.0; LANES]; blocks]);
-        let mut slopes = self.slopes.chunks_exact_mut(self.width);
-        let (mut y, mut losses) = (self.y.chunks_exact(self.width), self.losses.iter_mut());
-        let mut sum = 0.0;
-        for (i, x) in self.x.chunks_exact(self.width).enumerate() {
-            let (slopes, place) = (slopes.next().unwrap_or_default(), losses.next());
-            let max = copy_in(&mut scores, x);
-            if let Some(y) = y.next() {
-                T::widen(y, other.as_flattened_mut());
-            }
-            let taken = self.loss.take(self.first + i, &mut scores, max, self.width, &mut other);
-            // An ignored row costs nothing, whatever stands in it.
-            let Some((loss, unit)) = taken else {
-                slopes.fill(MaybeUninit::new(T::from_f32(0.0)));
-                continue;
-            };
-            sum += f64::from(loss);
-            if let Some(place) = place {
-                *place = loss;
-            }
-            let derivatives = &scores.as_flattened()[..slopes.len()];
-            T::copy_scaled(simd, slopes, derivatives, self.factor * unit);
+    unsafe fn walk<T: Number>(&self, args: [&Arg; N], wanted: Wanted<T, N>) -> Result<f64> {
+        let shape = args[0].layout.shape();
+        let width = shape.dims()[self.dim];
+        let rows = shape.elem_count() / width;
+        let mut from = Vec::with_capacity(N);
+        for arg in args {
+            from.push(RowsAt::<T>::new(arg.storage.as_slice()?, arg.layout, self.dim));
         }
-        sum
+        let to = RowsAt::<T>::new(&[], &Layout::contiguous(shape), self.dim);
+        let Wanted { losses, slopes, factor, grad } = wanted;
+        let (losses, slopes) = (losses.map(Shared::new), slopes.map(|slopes| slopes.map(Shared::new)));
+        let factor = of::<T::Wide>(factor);
+        let (blocks, at_once) = (width.div_ceil(LANES), CHUNK.div_ceil(width));
+        let is_apart = from.iter().chain([&to]).any(|rows| rows.stride != 1);
+        let group = if is_apart { GROUP } else { (TILE / width).clamp(1, GROUP) };
+        let mut sums = vec![0f64; rows.div_ceil(at_once)];
+        in_parallel(sums.iter_mut().enumerate().collect(), |(chunk, sum)| {
+            let (start, end) = (chunk * at_once, rows.min((chunk + 1) * at_once));
+            let mut work = [(); N].map(|()| vec![[T::Wide::ZERO; LANES]; blocks * group]);
+            for first in (start..end).step_by(group) {
+                let count = group.min(end - first);
+                for ((work, from), padding) in work.iter_mut().zip(&from).zip(self.loss.padding()) {
+                    from.read(first, count, width, work, of(padding));
+                }
+                let mut taken = [None; GROUP];
+                let taken = &mut taken[..count];
+                let rows = work.each_mut().map(|work| &mut work[..count * blocks]);
+                T::Wide::rows(&*self.loss, Group { first, width, rows, taken });
+                let mut units = [T::Wide::ZERO; GROUP];
+                for (i, taken) in taken.iter().enumerate() {
+                    let loss = match *taken {
+                        Some((loss, unit)) => {
+                            let grad = grad.as_ref().map_or(T::Wide::ONE, |grad| grad.get(first + i));
+                            units[i] = unit * factor * grad;
+                            loss
+                        }
+                        // An ignored row costs nothing, whatever stands in it and whatever it is multiplied by.
+                        None => {
+                            for work in &mut work {
+                                work[i * blocks..(i + 1) * blocks].as_flattened_mut().fill(T::Wide::ZERO);
+                            }
+                            T::Wide::ZERO
+                        }
+                    };
+                    *sum += loss.to_f64();
+                    if let Some(losses) = &losses {
+                        // SAFETY: each row has a place of its own.
+                        unsafe { losses.room(first + i, 1)[0].write(T::nearest(loss)) };
+                    }
+                }
+                for (slopes, work) in slopes.iter().zip(&mut work) {
+                    if let Some(slopes) = slopes {
+                        // SAFETY: each row has places of its own.
+                        unsafe { to.write(first, &units[..count], width, work, slopes) };
+                    }
+                }
+            }
+        });
+        Ok(sums.iter().sum())
     }
 }
 
-/// Copies `x` to the place of work, with -∞ behind it, and finds its largest. Of what is not a number nothing is promised:
-/// a softmax of it is none whatever is subtracted.
+/// How many rows are taken at once at the most, and where their numbers lie apart: what is beside one is of the next.
+const GROUP: usize = 16;
+
+/// How many numbers are worked on at once where they lie together.
+const TILE: usize = 2048;
+
+#[allow(unsafe_code)]
+impl<T: Number> RowsAt<'_, T> {
+    /// Copies `count` rows from `first` on, of this width, to `work`, a whole number of lanes each.
+    fn read(&self, first: usize, count: usize, width: usize, work: &mut [Lanes<T::Wide>], padding: T::Wide) {
+        let blocks = width.div_ceil(LANES);
+        let (values, work) = (self.starts.values, work.as_flattened_mut());
+        if self.stride == 1 {
+            for (i, row) in work.chunks_exact_mut(blocks * LANES).take(count).enumerate() {
+                let start = self.starts.at(first + i);
+                T::widen(&values[start..start + width], &mut row[..width]);
+                row[width..].fill(padding);
+            }
+            return;
+        }
+        let starts: [_; GROUP] = std::array::from_fn(|i| if i < count { self.starts.at(first + i) } else { 0 });
+        for column in 0..blocks * LANES {
+            for (i, start) in starts[..count].iter().enumerate() {
+                let number = if column < width { values[start + column * self.stride].wide() } else { padding };
+                work[i * blocks * LANES + column] = number;
+            }
+        }
+    }
+
+    /// Writes the rows from `first` on, each times its unit.
+    ///
+    /// # Safety
+    /// Nobody else may write them.
+    unsafe fn write(&self, first: usize, units: &[T::Wide], width: usize, work: &mut [Lanes<T::Wide>], to: &Shared<T>) {
+        let long = width.div_ceil(LANES) * LANES;
+        let work = work.as_flattened_mut();
+        if self.stride == 1 {
+            for (i, (row, unit)) in work.chunks_exact_mut(long).zip(units).enumerate() {
+                // SAFETY: as the caller promises.
+                T::narrow_times(&mut row[..width], *unit, unsafe { to.room(self.starts.at(first + i), width) });
+            }
+            return;
+        }
+        for (i, (row, unit)) in work.chunks_exact(long).zip(units).enumerate() {
+            let start = self.starts.at(first + i);
+            for (column, &number) in row[..width].iter().enumerate() {
+                // SAFETY: as the caller promises.
+                unsafe { to.room(start + column * self.stride, 1)[0].write(T::nearest(number * *unit)) };
+            }
+        }
+    }
+}
+
+/// The largest number of a row. Of what is none nothing is promised: a softmax of it is none whatever is subtracted.
 #[inline(always)]
-fn copy_in<T: Number>(work: &mut [Lanes], x: &[T]) -> f32 {
-    let larger = |max: f32, x: f32| if x <= max { max } else { x };
-    T::widen(x, work.as_flattened_mut());
-    work.as_flattened_mut()[x.len()..].fill(f32::NEG_INFINITY);
-    let mut max = [f32::NEG_INFINITY; LANES];
-    for block in work {
+pub(crate) fn largest<W: Float>(row: &[Lanes<W>]) -> W {
+    let larger = |max: W, x: W| if x <= max { max } else { x };
+    let mut max = [-W::INFINITY; LANES];
+    for block in row {
         for lane in 0..LANES {
             max[lane] = larger(max[lane], block[lane]);
         }
@@ -162,21 +314,11 @@ fn copy_in<T: Number>(work: &mut [Lanes], x: &[T]) -> f32 {
 
 /// Each `x` of a row becomes the first of `f(x)`; the sums of the others.
 #[inline(always)]
-pub(crate) fn map<const K: usize>(row: &mut [Lanes], f: impl Fn(f32) -> (f32, [f32; K])) -> [f32; K] {
-    map_both(row, std::iter::repeat(&[0.0; LANES]), |x, _| f(x))
-}
-
-/// The same for each `x` and the `y` beside it.
-#[inline(always)]
-pub(crate) fn map_both<'a, const K: usize>(
-    row: &mut [Lanes],
-    other: impl IntoIterator<Item = &'a Lanes>,
-    f: impl Fn(f32, f32) -> (f32, [f32; K]),
-) -> [f32; K] {
-    let mut sums = [[0.0; LANES]; K];
-    for (block, other) in row.iter_mut().zip(other) {
+pub(crate) fn map<W: Float, const K: usize>(row: &mut [Lanes<W>], f: impl Fn(W) -> (W, [W; K])) -> [W; K] {
+    let mut sums = [[W::ZERO; LANES]; K];
+    for block in row {
         for lane in 0..LANES {
-            let (mapped, summands) = f(block[lane], other[lane]);
+            let (mapped, summands) = f(block[lane]);
             block[lane] = mapped;
             for (sums, summand) in sums.iter_mut().zip(summands) {
                 sums[lane] += summand;
@@ -184,4 +326,36 @@ pub(crate) fn map_both<'a, const K: usize>(
         }
     }
     sums.map(|lanes| join(lanes, |a, b| a + b))
+}
+
+/// Each `x` of a row and the `y` beside it become the first of `f(x, y)`; the sums of the others.
+#[inline(always)]
+pub(crate) fn map_both<W: Float, const K: usize>(
+    [a, b]: [&mut [Lanes<W>]; 2],
+    f: impl Fn(W, W) -> ([W; 2], [W; K]),
+) -> [W; K] {
+    let mut sums = [[W::ZERO; LANES]; K];
+    for (a, b) in a.iter_mut().zip(b) {
+        for lane in 0..LANES {
+            let (mapped, summands) = f(a[lane], b[lane]);
+            [a[lane], b[lane]] = mapped;
+            for (sums, summand) in sums.iter_mut().zip(summands) {
+                sums[lane] += summand;
+            }
+        }
+    }
+    sums.map(|lanes| join(lanes, |a, b| a + b))
+}
+
+/// The sum of `f` from 0 to `count`.
+#[inline(always)]
+pub(crate) fn sum_of<W: Float>(count: usize, f: impl Fn(usize) -> W) -> W {
+    let whole = count / LANES * LANES;
+    let mut sums = [W::ZERO; LANES];
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
+    (whole..count).fold(join(sums, |a, b| a + b), |sum, i| sum + f(i))
 }

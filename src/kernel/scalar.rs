@@ -1,24 +1,117 @@
-//! Functions of one `f32` that the fused losses are written in. They have no branches and call nothing, so that a loop over
-//! them becomes vector instructions; the standard library's would be called one by one.
+//! Functions of one number that the losses' formulas are written in, in single and in double precision. They have no
+//! branches and call nothing, so that a loop over them becomes vector instructions; the standard library's would be called
+//! one by one.
 
-use std::f32::consts::LOG2_E;
+use super::LANES;
+use super::elements::{AnyFormula, Tile};
+use super::number::Number;
+use super::rows::{AnyRowLoss, Group};
+use std::ops::Neg;
 
-// The logarithm of 2 in two parts: the first has so few digits that its multiples are exact.
-const LN_2_HIGH: f32 = 0.693_359_4;
-const LN_2_LOW: f32 = -2.121_944_4e-4;
+/// A number that is computed with.
+pub(crate) trait Float: Number<Wide = Self> + Neg<Output = Self> + std::iter::Sum {
+    const ONE: Self;
+    const INFINITY: Self;
 
-/// Adding it to a small number leaves that number, rounded, in the lowest bits.
-const ROUND: f32 = 12_582_912.0;
+    fn abs(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn powf(self, exponent: Self) -> Self;
+    /// This size with that sign.
+    fn copysign(self, sign: Self) -> Self;
+
+    /// `e^x` to 2 units in the last place; 0 and infinity where they are due.
+    fn exp(self) -> Self;
+
+    /// `log x` to 2 units in the last place; -∞ of 0, NaN of negative numbers.
+    fn ln(self) -> Self;
+
+    /// What the formula makes of a tile, in this precision.
+    fn elements<const N: usize>(formula: &dyn AnyFormula<N>, tile: Tile<Self, N>, first_only: bool) -> [Self; LANES];
+
+    /// What the loss makes of some rows, in this precision.
+    fn rows<const N: usize>(loss: &dyn AnyRowLoss<N>, group: Group<Self, N>);
+}
+
+macro_rules! float {
+    ($t:ty, $precision:ident) => {
+        impl Float for $t {
+            const ONE: Self = 1.0;
+            const INFINITY: Self = <$t>::INFINITY;
+
+            #[inline(always)]
+            fn abs(self) -> Self {
+                self.abs()
+            }
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
+
+            #[inline(always)]
+            fn powf(self, exponent: Self) -> Self {
+                self.powf(exponent)
+            }
+
+            #[inline(always)]
+            fn copysign(self, sign: Self) -> Self {
+                self.copysign(sign)
+            }
+
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $precision::exp(self)
+            }
+
+            #[inline(always)]
+            fn ln(self) -> Self {
+                $precision::ln(self)
+            }
+
+            fn elements<const N: usize>(
+                formula: &dyn AnyFormula<N>,
+                tile: Tile<$t, N>,
+                first_only: bool,
+            ) -> [$t; LANES] {
+                formula.$precision(tile, first_only)
+            }
+
+            fn rows<const N: usize>(loss: &dyn AnyRowLoss<N>, group: Group<$t, N>) {
+                loss.$precision(group)
+            }
+        }
+    };
+}
+float!(f32, single);
+float!(f64, double);
+
+/// Constants and options as numbers of the kind that is computed in.
+#[inline(always)]
+pub(crate) fn of<W: Float>(value: f64) -> W {
+    W::from_f64(value)
+}
+
+/// The smaller; a number where one is none.
+#[inline(always)]
+pub(crate) fn least<W: Float>(a: W, b: W) -> W {
+    candle_core::cpu::kernels::VecOps::min(a, b)
+}
+
+/// The larger; a number where one is none.
+#[inline(always)]
+pub(crate) fn most<W: Float>(a: W, b: W) -> W {
+    candle_core::cpu::kernels::VecOps::max(a, b)
+}
 
 /// -1, ±0 or 1; NaN of NaN.
 #[inline(always)]
-pub(crate) fn sign(x: f32) -> f32 {
-    if x.abs() > 0.0 { 1f32.copysign(x) } else { x }
+pub(crate) fn sign<W: Float>(x: W) -> W {
+    if x.abs() > W::ZERO { W::ONE.copysign(x) } else { x }
 }
 
 /// `x` within ±`bound`; NaN of NaN. The standard library's may panic, which keeps a loop from becoming vectors.
 #[inline(always)]
-pub(crate) fn clamp(x: f32, bound: f32) -> f32 {
+pub(crate) fn clamp<W: Float>(x: W, bound: W) -> W {
     if x < -bound {
         -bound
     } else if x > bound {
@@ -28,84 +121,160 @@ pub(crate) fn clamp(x: f32, bound: f32) -> f32 {
     }
 }
 
-/// `e^x` to 2 units in the last place; 0 and infinity where they are due.
-///
-/// With `x = n·log 2 + r` it is `2^n · e^r`. The polynomial is that of Moshier's Cephes library.
+/// `x` where it is positive, else 0.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.clamp(-104.0, 89.0);
-    let shifted = x * LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let e_r = p * r * r + r + 1.0;
-    // In two steps, as 2^n alone may be too large or too small for a number.
-    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    let half = n >> 1;
-    e_r * power_of_2(half) * power_of_2(n.wrapping_sub(half))
+pub(crate) fn positive<W: Float>(x: W) -> W {
+    if x > W::ZERO { x } else { W::ZERO }
 }
 
+/// 1 if it is so, else 0.
 #[inline(always)]
-fn power_of_2(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) << 23) as u32)
-}
-
-/// `log x` to 2 units in the last place; -∞ of 0, NaN of negative numbers.
-///
-/// With `x = 2^e · m` and `m` around 1 it is `e·log 2 + log m`. The polynomial is that of Moshier's Cephes library.
-#[inline(always)]
-pub(crate) fn ln(x: f32) -> f32 {
-    // The smallest numbers have no leading 1; here they get one.
-    let tiny = x < f32::MIN_POSITIVE;
-    let bits = (if tiny { x * 8_388_608.0 } else { x }).to_bits() as i32;
-    // The exponent as it is when the rest is between √½ and √2.
-    let e = bits.wrapping_sub(0x3f35_04f3) >> 23;
-    let f = f32::from_bits(bits.wrapping_sub(e << 23) as u32) - 1.0;
-    let e = e as f32 - if tiny { 23.0 } else { 0.0 };
-    let p = 7.037_683_6e-2;
-    let p = p * f - 1.151_461e-1;
-    let p = p * f + 1.167_699_9e-1;
-    let p = p * f - 1.242_014_1e-1;
-    let p = p * f + 1.424_932_3e-1;
-    let p = p * f - 1.666_805_8e-1;
-    let p = p * f + 2.000_071_5e-1;
-    let p = p * f - 2.499_999_4e-1;
-    let p = p * f + 3.333_333e-1;
-    let log_m = f * f * f * p + e * LN_2_LOW - 0.5 * f * f + f;
-    let log = log_m + e * LN_2_HIGH;
-    if x == 0.0 {
-        f32::NEG_INFINITY
-    } else if x > 0.0 {
-        if x == f32::INFINITY { x } else { log }
-    } else {
-        f32::NAN
-    }
+pub(crate) fn indicator<W: Float>(is_so: bool) -> W {
+    if is_so { W::ONE } else { W::ZERO }
 }
 
 /// `log(1 + y)` for `y >= -1`, without losing a `y` that vanishes beside 1.
 #[inline(always)]
-pub(crate) fn ln_1p(y: f32) -> f32 {
-    let sum = 1.0 + y;
+pub(crate) fn ln_1p<W: Float>(y: W) -> W {
+    let sum = W::ONE + y;
     // At y = -1 nothing was lost, and the bound keeps 0 / 0 out.
-    ln(sum) + (y - (sum - 1.0)) / sum.max(1e-30)
+    sum.ln() + (y - (sum - W::ONE)) / most(sum, of(1e-30))
 }
 
 /// `log(1 + e^-|x|)` and the sigmoid `1 / (1 + e^-x)`, both exact in both tails.
 #[inline(always)]
-pub(crate) fn logistic(x: f32) -> (f32, f32) {
-    let e = exp(-x.abs());
-    (ln_1p(e), (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e))
+pub(crate) fn logistic<W: Float>(x: W) -> (W, W) {
+    let e = (-x.abs()).exp();
+    (ln_1p(e), (if x >= W::ZERO { W::ONE } else { e }) / (W::ONE + e))
 }
 
-/// `x` where it is positive, else 0.
-#[inline(always)]
-pub(crate) fn positive(x: f32) -> f32 {
-    if x > 0.0 { x } else { 0.0 }
+mod single {
+    use std::f32::consts::LOG2_E;
+
+    // The logarithm of 2 in two parts: the first has so few digits that its multiples are exact.
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+
+    /// Adding it to a small number leaves that number, rounded, in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+
+    /// With `x = n·log 2 + r` it is `2^n · e^r`. The polynomial is that of Moshier's Cephes library.
+    #[inline(always)]
+    pub(super) fn exp(x: f32) -> f32 {
+        let x = x.clamp(-104.0, 89.0);
+        let shifted = x * LOG2_E + ROUND;
+        let n = shifted - ROUND;
+        let r = x - n * LN_2_HIGH - n * LN_2_LOW;
+        let p = 1.987_569_1e-4;
+        let p = p * r + 1.398_199_9e-3;
+        let p = p * r + 8.333_452e-3;
+        let p = p * r + 4.166_579_6e-2;
+        let p = p * r + 1.666_666_5e-1;
+        let p = p * r + 0.5;
+        let e_r = p * r * r + r + 1.0;
+        // In two steps, as 2^n alone may be too large or too small for a number.
+        let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+        let half = n >> 1;
+        e_r * power_of_2(half) * power_of_2(n.wrapping_sub(half))
+    }
+
+    #[inline(always)]
+    fn power_of_2(n: i32) -> f32 {
+        f32::from_bits((n.wrapping_add(127) << 23) as u32)
+    }
+
+    /// With `x = 2^e · m` and `m` around 1 it is `e·log 2 + log m`. The polynomial is that of Moshier's Cephes library.
+    #[inline(always)]
+    pub(super) fn ln(x: f32) -> f32 {
+        // The smallest numbers have no leading 1; here they get one.
+        let tiny = x < f32::MIN_POSITIVE;
+        let bits = (if tiny { x * 8_388_608.0 } else { x }).to_bits() as i32;
+        // The exponent as it is when the rest is between √½ and √2.
+        let e = bits.wrapping_sub(0x3f35_04f3) >> 23;
+        let f = f32::from_bits(bits.wrapping_sub(e << 23) as u32) - 1.0;
+        let e = e as f32 - if tiny { 23.0 } else { 0.0 };
+        let p = 7.037_683_6e-2;
+        let p = p * f - 1.151_461e-1;
+        let p = p * f + 1.167_699_9e-1;
+        let p = p * f - 1.242_014_1e-1;
+        let p = p * f + 1.424_932_3e-1;
+        let p = p * f - 1.666_805_8e-1;
+        let p = p * f + 2.000_071_5e-1;
+        let p = p * f - 2.499_999_4e-1;
+        let p = p * f + 3.333_333e-1;
+        let log_m = f * f * f * p + e * LN_2_LOW - 0.5 * f * f + f;
+        let log = log_m + e * LN_2_HIGH;
+        if x == 0.0 {
+            f32::NEG_INFINITY
+        } else if x > 0.0 {
+            if x == f32::INFINITY { x } else { log }
+        } else {
+            f32::NAN
+        }
+    }
+}
+
+/// The same in double precision.
+mod double {
+    use std::f64::consts::LOG2_E;
+
+    const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+
+    /// The polynomial is the series of `e^r`, as far as it counts for |r| up to half of log 2.
+    #[inline(always)]
+    pub(super) fn exp(x: f64) -> f64 {
+        let x = x.clamp(-746.0, 710.0);
+        let shifted = x * LOG2_E + ROUND;
+        let n = shifted - ROUND;
+        let r = x - n * LN_2_HIGH - n * LN_2_LOW;
+        let mut p = 1.0 / 6_227_020_800.0;
+        for k in [479_001_600.0, 39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0]
+        {
+            p = p * r + 1.0 / k;
+        }
+        let e_r = p * r * r + r + 1.0;
+        let n = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+        // Half of n, rounded down, without a shift that keeps the sign: not every processor has it for vectors.
+        let half = (n.wrapping_add(4096) >> 1).wrapping_sub(2048);
+        e_r * power_of_2(half) * power_of_2(n.wrapping_sub(half))
+    }
+
+    #[inline(always)]
+    fn power_of_2(n: u64) -> f64 {
+        f64::from_bits(n.wrapping_add(1023) << 52)
+    }
+
+    /// With `s = f / (2 + f)` it is `log(1 + f) = 2·atanh(s)`. The polynomial is that of Sun's fdlibm.
+    #[inline(always)]
+    pub(super) fn ln(x: f64) -> f64 {
+        let tiny = x < f64::MIN_POSITIVE;
+        let bits = (if tiny { x * 18_014_398_509_481_984.0 } else { x }).to_bits();
+        // Counted from -1024, so that it needs no shift that keeps the sign.
+        let e = (bits.wrapping_sub(0x3fe6_a09e_667f_3bcd).wrapping_add(1024 << 52) >> 52).wrapping_sub(1024);
+        let f = f64::from_bits(bits.wrapping_sub(e << 52)) - 1.0;
+        let e = f64::from_bits(ROUND.to_bits().wrapping_add(e)) - ROUND - if tiny { 54.0 } else { 0.0 };
+        let s = f / (2.0 + f);
+        let z = s * s;
+        let p = 1.479_819_860_511_658_6e-1;
+        let p = p * z + 1.531_383_769_920_937_3e-1;
+        let p = p * z + 1.818_357_216_161_805e-1;
+        let p = p * z + 2.222_219_843_214_978_4e-1;
+        let p = p * z + 2.857_142_874_366_239e-1;
+        let p = p * z + 3.999_999_999_940_942e-1;
+        let p = p * z + 6.666_666_666_666_735e-1;
+        let half_square = 0.5 * f * f;
+        let log_m = f - (half_square - (s * (half_square + p * z) + e * LN_2_LOW));
+        let log = log_m + e * LN_2_HIGH;
+        if x == 0.0 {
+            f64::NEG_INFINITY
+        } else if x > 0.0 {
+            if x == f64::INFINITY { x } else { log }
+        } else {
+            f64::NAN
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +285,12 @@ mod tests {
     fn numbers() -> impl Iterator<Item = f32> {
         let sizes = (0..=u32::from(u16::MAX)).map(|high| f32::from_bits(high << 16 | 0x5a5a));
         sizes.chain((-2000..2000).map(|i| i as f32 / 16.0)).chain([f32::MIN_POSITIVE, 1e-45, 1.0, f32::MAX])
+    }
+
+    /// The same in double precision.
+    fn doubles() -> impl Iterator<Item = f64> {
+        let sizes = (0..=u64::from(u16::MAX)).map(|high| f64::from_bits(high << 48 | 0x5a5a_5a5a_5a5a));
+        sizes.chain((-20_000..20_000).map(|i| f64::from(i) / 27.0)).chain([f64::MIN_POSITIVE, 5e-324, 1.0, f64::MAX])
     }
 
     /// The worst difference from what double precision gives, in units of the last place.
@@ -131,12 +306,25 @@ mod tests {
             .fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
     }
 
+    /// The same from what the standard library gives.
+    fn worst_double(f: fn(f64) -> f64, exact: fn(f64) -> f64, range: std::ops::RangeInclusive<f64>) -> (f64, f64) {
+        let difference = |x: f64| {
+            let exact = exact(x);
+            let unit = f64::from_bits(exact.abs().to_bits() + 1) - exact.abs();
+            if f(x) == exact { 0.0 } else { (f(x) - exact).abs() / unit }
+        };
+        doubles()
+            .filter(|x| range.contains(x))
+            .map(|x| (difference(x), x))
+            .fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+    }
+
     #[test]
     fn as_good_as_single_precision_allows() {
         let all = f32::NEG_INFINITY..=f32::INFINITY;
         for (name, (units, at)) in [
-            ("exp", worst(exp, f64::exp, all.clone())),
-            ("ln", worst(ln, f64::ln, 0.0..=f32::INFINITY)),
+            ("exp", worst(Float::exp, f64::exp, all.clone())),
+            ("ln", worst(Float::ln, f64::ln, 0.0..=f32::INFINITY)),
             ("ln_1p", worst(ln_1p, f64::ln_1p, -1.0..=1.0)),
             ("tail", worst(|x| logistic(x).0, |x| (-x.abs()).exp().ln_1p(), -80.0..=80.0)),
             ("sigmoid", worst(|x| logistic(x).1, |x| 1.0 / (1.0 + (-x).exp()), -80.0..=f32::INFINITY)),
@@ -147,13 +335,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_stays_so() {
-        for f in [exp, ln, ln_1p, sign, |x| logistic(x).0, |x| logistic(x).1] {
-            assert!(f(f32::NAN).is_nan());
+    fn as_good_as_double_precision_allows() {
+        let all = f64::NEG_INFINITY..=f64::INFINITY;
+        for (name, (units, at)) in [
+            ("exp", worst_double(Float::exp, f64::exp, all.clone())),
+            ("ln", worst_double(Float::ln, f64::ln, 0.0..=f64::INFINITY)),
+            ("ln_1p", worst_double(ln_1p, f64::ln_1p, -1.0..=1.0)),
+            ("tail", worst_double(|x| logistic(x).0, |x| (-x.abs()).exp().ln_1p(), -700.0..=700.0)),
+            ("sigmoid", worst_double(|x| logistic(x).1, |x| 1.0 / (1.0 + (-x).exp()), -700.0..=f64::INFINITY)),
+        ] {
+            println!("{name}: {units:.2} units at {at:e}");
+            assert!(units <= 4.0, "{name} is {units} units off at {at:e}");
         }
-        assert!(ln(-1.0).is_nan() && ln_1p(-2.0).is_nan());
-        assert_eq!((ln(0.0), ln(f32::INFINITY), ln_1p(-1.0)), (f32::NEG_INFINITY, f32::INFINITY, f32::NEG_INFINITY));
-        assert_eq!((exp(f32::NEG_INFINITY), exp(f32::INFINITY), exp(0.0)), (0.0, f32::INFINITY, 1.0));
-        assert_eq!((sign(-3.0), sign(0.0), sign(3.0)), (-1.0, 0.0, 1.0));
+    }
+
+    fn what_is_no_number_stays_so<W: Float>() {
+        let nan = of::<W>(f64::NAN);
+        for f in [W::exp, W::ln, ln_1p, sign, |x| logistic(x).0, |x| logistic(x).1] {
+            assert!(f(nan).to_f64().is_nan());
+        }
+        let [zero, one, infinity] = [of::<W>(0.0), of(1.0), W::INFINITY];
+        assert!((-one).ln().to_f64().is_nan() && ln_1p(-one - one).to_f64().is_nan());
+        assert!((zero.ln(), infinity.ln(), ln_1p(-one)) == (-infinity, infinity, -infinity));
+        assert!(((-infinity).exp(), infinity.exp(), zero.exp()) == (zero, infinity, one));
+        assert!((sign(of::<W>(-3.0)), sign(zero), sign(of::<W>(3.0))) == (-one, zero, one));
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so_in_both_precisions() {
+        what_is_no_number_stays_so::<f32>();
+        what_is_no_number_stays_so::<f64>();
     }
 }

@@ -1,7 +1,6 @@
 use super::{Reduction, broadcast_weight, check_elements, matching, whole};
-use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::{ln, ln_1p};
+use crate::kernel::scalar::{Float, ln_1p, most, of};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a probability `x` against a target `y`:
@@ -53,43 +52,43 @@ impl BceLoss {
     /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`, is not of a float
     /// dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("BceLoss", [("input", input), ("target", &whole(target, input)?)])?;
+        let args = matching("BceLoss", [("input", input), ("target", &whole(target, input)?)])?;
+        let weight = broadcast_weight("BceLoss", "weight", self.weight.as_ref(), input)?;
         let probability = |p: f64| (0.0..=1.0).contains(&p);
-        check_elements("BceLoss", "input", &x, probability, "in [0, 1] (a sigmoid makes it so)")?;
-        check_elements("BceLoss", "target", &y, probability, "in [0, 1]")?;
+        check_elements("BceLoss", "input", &args[0], probability, "in [0, 1] (a sigmoid makes it so)")?;
+        check_elements("BceLoss", "target", &args[1], probability, "in [0, 1]")?;
 
-        let formula = |[x, y]: [f32; 2]| {
-            let loss = (y - 1.0) * ln_1p(-x).max(-100.0) - y * ln(x).max(-100.0);
-            (loss, [(x - y) / ((1.0 - x) * x).max(ops::TINY as f32)])
-        };
-        let factor = self.reduction.factor(x.dims()).filter(|_| self.weight.is_none());
-        if let Some(loss) = fused([&x, &y], factor, formula)? {
-            return loss.to_dtype(input.dtype());
-        }
-
-        let (p, q) = (x.detach(), y.detach());
-        let value = cross_entropy(&p, &q)?;
-        let mut loss = ops::with_gradient(&x, &value, {
-            let (p, q) = (p.clone(), q.clone());
-            move |grad| grad * ((&p - &q)? / ops::at_least(&(&p * (1. - &p)?)?, ops::TINY)?)?
-        })?;
-        if y.track_op() {
-            let of_target = move |grad: &Tensor| grad * ((1. - &p)?.log()? - p.log()?)?;
-            loss = (loss + ops::with_gradient(&y, &value.zeros_like()?, of_target)?)?;
-        }
-        let loss = match &self.weight {
-            Some(weight) => loss.broadcast_mul(&broadcast_weight("BceLoss", "weight", &weight.detach(), &x)?)?,
-            None => loss,
-        };
-
-        self.reduction.reduce(&loss, input)
+        self.reduction.elements(args, weight.as_ref(), CrossEntropy, |[x, y]| cross_entropy(&x, &y))
     }
 }
 
+struct CrossEntropy;
+
+impl Formula<2> for CrossEntropy {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let one = W::ONE;
+        let (log_x, log_not_x) = (x.ln(), ln_1p(-x));
+        let loss = (y - one) * most(log_not_x, of(-100.0)) - y * most(log_x, of(-100.0));
+        (loss, [(x - y) / most((one - x) * x, of(ops::TINY)), log_not_x - log_x])
+    }
+}
+
+/// The same of tensors, with PyTorch's gradients, which its bounds have no part in.
 fn cross_entropy(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let log_x = ops::at_least(&x.log()?, -100.)?;
-    let log_not_x = ops::at_least(&ops::log1p(&x.neg()?)?, -100.)?;
-    ((y - 1.)? * log_not_x)? - (y * log_x)?
+    let (p, q) = (x.detach(), y.detach());
+    let log_p = ops::at_least(&p.log()?, -100.)?;
+    let log_not_p = ops::at_least(&ops::log1p(&p.neg()?)?, -100.)?;
+    let value = (((&q - 1.)? * log_not_p)? - (&q * log_p)?)?;
+    let loss = ops::with_gradient(x, &value, {
+        let p = p.clone();
+        move |grad| grad * ((&p - &q)? / ops::at_least(&(&p * (1. - &p)?)?, ops::TINY)?)?
+    })?;
+    if !y.track_op() {
+        return Ok(loss);
+    }
+    let of_target = move |grad: &Tensor| grad * ((1. - &p)?.log()? - p.log()?)?;
+    loss + ops::with_gradient(y, &value.zeros_like()?, of_target)?
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-use super::{Reduction, broadcast_weight, matching, whole};
-use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::{logistic, positive};
+use super::{Reduction, broadcast_weight, matching, whole, wide};
+use crate::kernel::scalar::{Float, logistic, positive};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a logit `x`, the value before the sigmoid `σ`, against a target `y`:
@@ -57,38 +56,45 @@ impl BceWithLogitsLoss {
     /// If shape, dtype or device of the two differ, if the dtype is not a float, or if a weight does not broadcast to
     /// `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("BceWithLogitsLoss", [("input", input), ("target", &whole(target, input)?)])?;
-        let unweighted = self.weight.is_none() && self.pos_weight.is_none();
-        let factor = self.reduction.factor(x.dims()).filter(|_| unweighted);
-        if let Some(loss) = fused([&x, &y], factor, formula)? {
-            return loss.to_dtype(input.dtype());
-        }
+        const LOSS: &str = "BceWithLogitsLoss";
+        let args = matching(LOSS, [("input", input), ("target", &whole(target, input)?)])?;
+        let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
+        let pos_weight = broadcast_weight(LOSS, "pos_weight", self.pos_weight.as_ref(), input)?;
 
-        let weight = |name, weight: &Option<Tensor>| match weight {
-            Some(weight) => broadcast_weight("BceWithLogitsLoss", name, &weight.detach(), &x).map(Some),
-            None => Ok(None),
+        let Some(p) = pos_weight else {
+            return self.reduction.elements(args, weight.as_ref(), Costs, |[x, y]| costs(&x, &(1. - &y)?, &y));
         };
-
-        let mut of_yes = y.clone();
-        if let Some(p) = weight("pos_weight", &self.pos_weight)? {
-            of_yes = y.broadcast_mul(&p)?;
-        }
-        let mut loss = costs(&x, &(1. - y)?, &of_yes)?;
-        if let Some(w) = weight("weight", &self.weight)? {
-            loss = loss.broadcast_mul(&w)?;
-        }
-
-        self.reduction.reduce(&loss, input)
+        // In one dtype with its weight, which may not fit into a half precision.
+        let [x, y] = wide(args)?;
+        let args = [x, y, p.broadcast_as(input.shape())?];
+        let loss =
+            self.reduction.elements(args, weight.as_ref(), Costs, |[x, y, p]| costs(&x, &(1. - &y)?, &(y * p)?))?;
+        loss.to_dtype(input.dtype())
     }
 }
 
-/// What a logit costs against a share of yes, and its derivative; a share of 0 costs nothing, even where that is infinite.
-#[inline(always)]
-pub(super) fn formula([x, y]: [f32; 2]) -> (f32, [f32; 1]) {
-    let (tail, sigmoid) = logistic(x);
-    let no = if y == 1.0 { 0.0 } else { positive(x) + tail };
-    let yes = if y == 0.0 { 0.0 } else { positive(-x) + tail };
-    ((1.0 - y) * no + y * yes, [sigmoid - y])
+/// What a logit costs against a share of yes, which may have a weight; a share of 0 costs nothing, even where that is infinite.
+pub(super) struct Costs;
+
+impl Formula<3> for Costs {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y, p]: [W; 3]) -> (W, [W; 3]) {
+        let (tail, sigmoid) = logistic(x);
+        let (no, yes) = (positive(x) + tail, positive(-x) + tail);
+        let (of_no, of_yes) = (W::ONE - y, y * p);
+        let nothing = |share: W, cost: W| share == W::ZERO && cost == W::INFINITY;
+        let no = if nothing(of_no, no) { W::ZERO } else { no };
+        let yes = if nothing(of_yes, yes) { W::ZERO } else { yes };
+        (of_no * no + of_yes * yes, [(W::ONE + (p - W::ONE) * y) * sigmoid - of_yes, p * yes - no, y * yes])
+    }
+}
+
+impl Formula<2> for Costs {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let (loss, [of_x, of_y, _]) = self.at([x, y, W::ONE]);
+        (loss, [of_x, of_y])
+    }
 }
 
 /// The same of tensors, for shares of no and of yes.

@@ -1,6 +1,7 @@
-use super::{Reduction, check_option, matching, same_device, whole};
-use crate::kernel::ops;
-use candle_core::{D, Result, Tensor, bail};
+use super::{Reduction, check_option, matching, same_device, whole, wide};
+use crate::kernel::scalar::{Float, of};
+use crate::kernel::{Lanes, RowLoss, can_be_fused, fused_rows, map_both, ops};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 /// A loss on the angle between two vectors that belong together (`y = 1`) or don't (`y = -1`):
 ///
@@ -56,15 +57,21 @@ impl CosineEmbeddingLoss {
     /// float, or if `target` is on another device.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("CosineEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        let [x1, x2] = matching("CosineEmbeddingLoss", [("input1", input1), ("input2", input2)])?;
+        let args = matching("CosineEmbeddingLoss", [("input1", input1), ("input2", input2)])?;
         same_device("CosineEmbeddingLoss", ("target", target), ("input1", input1))?;
-        match (x1.dims(), target.dims()) {
+        match (input1.dims(), target.dims()) {
             ([_], []) => {}
             ([n, _], [t]) if n == t => {}
             (x, t) => bail!(
                 "CosineEmbeddingLoss: target has shape {t:?} but inputs of shape {x:?}; (N, D) needs (N), (D) a scalar"
             ),
         }
+        if can_be_fused(&[input1, input2]) {
+            let sides = target.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+            let loss = Cosine { sides, margin: self.margin };
+            return fused_rows([input1, input2], input1.rank() - 1, self.reduction.factor(target.dims()), loss);
+        }
+        let [x1, x2] = wide(args)?;
         let y = whole(target, input1)?.to_dtype(x1.dtype())?.to_device(x1.device())?;
 
         let square = |x: &Tensor| x.sqr()?.sum(D::Minus1)? + ops::TINY;
@@ -76,6 +83,36 @@ impl CosineEmbeddingLoss {
         let loss = (alike + unlike)?;
 
         self.reduction.reduce(&loss, input1)
+    }
+}
+
+struct Cosine {
+    /// 1 for rows that are to be alike, -1 for those that are not; any other costs nothing.
+    sides: Vec<f64>,
+    margin: f64,
+}
+
+impl RowLoss<2> for Cosine {
+    const PADDING: [f64; 2] = [0.0; 2];
+
+    #[inline(always)]
+    fn take<W: Float>(&self, i: usize, rows: [&mut [Lanes<W>]; 2], _: usize) -> Option<(W, W)> {
+        let ([a, b], (zero, one)) = (rows, (W::ZERO, W::ONE));
+        let [product, of_a, of_b] = map_both([a, b], |a, b| ([a, b], [a * b, a * a, b * b]));
+        let (of_a, of_b) = (of_a + of(ops::TINY), of_b + of(ops::TINY));
+        let lengths = (of_a * of_b).sqrt();
+        let cosine = product / lengths;
+        let (excess, slope) = (cosine - of(self.margin), one / lengths);
+        let (loss, unit) = match self.sides[i] {
+            1.0 => (one - cosine, -one),
+            -1.0 if excess <= zero => (zero, zero),
+            -1.0 => (excess, one),
+            _ => (zero, zero),
+        };
+        // The derivative of the cosine by each row.
+        let (by_a, by_b) = (cosine / of_a, cosine / of_b);
+        map_both([a, b], |a, b| ([b * slope - a * by_a, a * slope - b * by_b], []));
+        Some((loss, unit))
     }
 }
 

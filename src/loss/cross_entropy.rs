@@ -1,6 +1,6 @@
-use super::{Classes, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching};
-use crate::kernel::scalar::{exp, ln};
-use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, has_plain_rows, is_plain_as, map, map_both, ops};
+use super::{Classes, Gathered, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching, wide};
+use crate::kernel::scalar::{Float, of};
+use crate::kernel::{Counted, Lanes, RowLoss, can_be_fused, fused_rows, largest, map, map_both, ops, sum_of};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
@@ -78,27 +78,20 @@ impl CrossEntropyLoss {
         }
         let target = Classes::new("CrossEntropyLoss", input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
-        if has_plain_rows(input) {
-            let rows = target.counted()?;
+        if let Some(rows) = target.read()? {
             let factor = target.factor(self.reduction, &rows);
-            return match s {
-                0.0 => fused_rows(input, None, factor, NllOfSoftmax { rows }),
-                _ => fused_rows(
-                    input,
-                    None,
-                    factor,
-                    Shares { smoothed: self.smoothed(input, target.dim)?, rows: Some(rows) },
-                ),
-            };
+            let weight = if s > 0.0 { rows.weight.clone() } else { None };
+            let loss = AgainstClass { total: self.total(weight.as_deref(), target.count), rows, weight, s };
+            return fused_rows([input], target.dim, factor, loss);
         }
-        let x = float("CrossEntropyLoss", "input", input)?;
-        let loss = self.against_classes(&x, &target)?;
+        let target = target.gathered()?;
+        let loss = self.against_classes(&float("CrossEntropyLoss", "input", input)?, &target)?;
 
-        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input)
+        self.reduction.reduce_classes(&loss, &target, input)
     }
 
     /// `(1 - s) · w_y · l + s/C · Σ_c w_c · l_c`, where `l_c` is the loss if the class were `c`.
-    fn against_classes(&self, x: &Tensor, target: &Classes) -> Result<Tensor> {
+    fn against_classes(&self, x: &Tensor, target: &Gathered) -> Result<Tensor> {
         let s = self.label_smoothing;
         let log_p = log_softmax(&target.drop_ignored_rows(x)?, target.dim)?;
         let loss = target.negative_log_likelihood(&log_p)?;
@@ -119,104 +112,149 @@ impl CrossEntropyLoss {
                 target.dims()
             )
         }
-        let [x, y] = matching("CrossEntropyLoss", [("input", input), ("target", target)])?;
-        let dim = class_dim("CrossEntropyLoss", &x)?;
-        let samples = [&x.dims()[..dim], &x.dims()[dim + 1..]].concat();
+        let args = matching("CrossEntropyLoss", [("input", input), ("target", target)])?;
+        let dim = class_dim("CrossEntropyLoss", input)?;
+        let samples = [&input.dims()[..dim], &input.dims()[dim + 1..]].concat();
+        let (s, weight) = (self.label_smoothing, self.class_weight(input, dim)?);
 
-        if has_plain_rows(input) && is_plain_as(target, input.dtype()) && !target.track_op() {
-            let shares = Shares { rows: None, smoothed: self.smoothed(input, dim)? };
-            return fused_rows(input, Some(target), self.reduction.factor(&samples), shares);
+        if can_be_fused(&[input, target]) {
+            let weight = weight.map(|weight| weight.to_dtype(DType::F64)?.to_vec1()).transpose()?;
+            let loss = AgainstShares { weight, s, is_tracked: target.track_op() };
+            return fused_rows([input, target], dim, self.reduction.factor(&samples), loss);
         }
-        let s = self.label_smoothing;
+        let [x, y] = wide(args)?;
         let y = if s > 0.0 { y.affine(1. - s, s / x.dim(dim)? as f64)? } else { y };
         let loss = self.sum_classes(&ops::times(&y, &log_softmax(&x, dim)?.neg()?)?, dim)?;
 
         self.reduction.reduce(&loss, input)
     }
 
+    fn class_weight(&self, input: &Tensor, dim: usize) -> Result<Option<Tensor>> {
+        self.weight.as_ref().map(|weight| class_weight("CrossEntropyLoss", weight, input, dim)).transpose()
+    }
+
+    /// What smoothing gives to all classes together.
+    fn total(&self, weight: Option<&[f64]>, classes: usize) -> f64 {
+        self.label_smoothing * weight.map_or(1.0, |weight| weight.iter().sum::<f64>() / classes as f64)
+    }
+
     /// `Σ_c w_c · values_c`.
     fn sum_classes(&self, values: &Tensor, dim: usize) -> Result<Tensor> {
-        match &self.weight {
+        match self.class_weight(values, dim)? {
             Some(weight) => {
                 let mut shape = vec![1; values.rank()];
                 shape[dim] = values.dim(dim)?;
-                let weight = class_weight("CrossEntropyLoss", weight, values, dim)?.reshape(shape)?;
-                values.broadcast_mul(&weight)?.sum(dim)
+                values.broadcast_mul(&weight.reshape(shape)?)?.sum(dim)
             }
             None => values.sum(dim),
         }
     }
-
-    fn smoothed(&self, input: &Tensor, dim: usize) -> Result<Smoothed> {
-        let weight = self.weight.as_ref().map(|weight| class_weight("CrossEntropyLoss", weight, input, dim));
-        let weight = weight.transpose()?.map(|weight| weight.to_dtype(DType::F32)?.to_vec1());
-        Ok(Smoothed { weight: weight.transpose()?, label_smoothing: self.label_smoothing as f32 })
-    }
 }
 
-/// `-log softmax(x)_y` for the class `y`. The derivatives are `softmax(x)` less 1 at `y`, in the unit of the exponentials.
-struct NllOfSoftmax {
-    rows: Vec<Counted>,
+/// `(1 - s)·w_y·l_y + s/C · Σ_c w_c·l_c` for the class `y`, where `l = -log softmax(x)`. The derivatives are the shares of the
+/// classes together times `softmax(x)`, less each its own.
+struct AgainstClass {
+    rows: Counted,
+    /// For smoothing.
+    weight: Option<Vec<f64>>,
+    /// What smoothing gives to all classes together.
+    total: f64,
+    s: f64,
 }
 
-impl RowLoss for NllOfSoftmax {
+impl RowLoss<1> for AgainstClass {
+    const PADDING: [f64; 1] = [f64::NEG_INFINITY];
+
     #[inline(always)]
-    fn take(&self, i: usize, row: &mut [Lanes], max: f32, _: usize, _: &mut [Lanes]) -> Option<(f32, f32)> {
-        let (class, weight) = self.rows[i]?;
-        let class = class as usize;
-        let own = row.as_flattened()[class] - max;
+    fn take<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], count: usize) -> Option<(W, W)> {
+        let (class, weight) = self.rows.get(i)?;
+        let own = of::<W>((1.0 - self.s) * weight);
+        let max = largest(row);
+        let lead = max - row.as_flattened()[class];
+        let even = of::<W>(self.s / count as f64);
+        let leads = if self.s == 0.0 { W::ZERO } else { even * self.leads(&row.as_flattened()[..count], max) };
         let [sum] = map(row, |x| {
-            let e = exp(x - max);
+            let e = (x - max).exp();
             (e, [e])
         });
-        row.as_flattened_mut()[class] -= sum;
-        Some((weight * (ln(sum) - own), weight / sum))
+        let shares = own + of(self.total);
+        let loss = own * lead + leads + shares * sum.ln();
+        if self.s == 0.0 {
+            row.as_flattened_mut()[class] -= sum;
+            return Some((loss, own / sum));
+        }
+        let scale = shares / sum;
+        match &self.weight {
+            None => _ = map(row, |e| (e * scale - even, [])),
+            Some(weight) => {
+                let each = row.as_flattened_mut().iter_mut().zip(weight);
+                each.for_each(|(e, &weight)| *e = *e * scale - even * of(weight));
+            }
+        }
+        row.as_flattened_mut()[class] -= own;
+        Some((loss, W::ONE))
     }
 }
 
-/// What smoothing and weights make of a share: `((1 - s)·y + s/C) · w`.
-struct Smoothed {
-    weight: Option<Vec<f32>>,
-    label_smoothing: f32,
-}
-
-impl Smoothed {
+impl AgainstClass {
+    /// `Σ_c w_c·(max - x_c)`.
     #[inline(always)]
-    fn apply(&self, shares: &mut [f32]) {
-        let even = self.label_smoothing / shares.len() as f32;
-        if self.label_smoothing != 0.0 {
-            shares.iter_mut().for_each(|share| *share = (1.0 - self.label_smoothing) * *share + even);
-        }
-        if let Some(weight) = &self.weight {
-            shares.iter_mut().zip(weight).for_each(|(share, weight)| *share *= weight);
+    fn leads<W: Float>(&self, row: &[W], max: W) -> W {
+        match &self.weight {
+            None => sum_of(row.len(), |c| max - row[c]),
+            Some(weight) => {
+                sum_of(row.len(), |c| if weight[c] == 0.0 { W::ZERO } else { of::<W>(weight[c]) * (max - row[c]) })
+            }
         }
     }
 }
 
-/// `-Σ_c y_c · log softmax(x)_c` for shares `y`, which are those of the class in `rows`, or else the second argument. Its
-/// derivatives are `softmax(x) · Σ y - y`. A share of 0 costs nothing, even of a class that `x` makes impossible.
-struct Shares {
-    rows: Option<Vec<Counted>>,
-    smoothed: Smoothed,
+/// `-Σ_c q_c·log softmax(x)_c` for the shares `q_c = ((1 - s)·y_c + s/C)·w_c`. A share of 0 costs nothing, even of a class
+/// that `x` makes impossible.
+struct AgainstShares {
+    weight: Option<Vec<f64>>,
+    s: f64,
+    /// Whether a gradient by the shares is wanted, too.
+    is_tracked: bool,
 }
 
-impl RowLoss for Shares {
+impl RowLoss<2> for AgainstShares {
+    const PADDING: [f64; 2] = [f64::NEG_INFINITY, 0.0];
+
     #[inline(always)]
-    fn take(&self, i: usize, row: &mut [Lanes], max: f32, count: usize, y: &mut [Lanes]) -> Option<(f32, f32)> {
+    fn take<W: Float>(&self, _: usize, [row, y]: [&mut [Lanes<W>]; 2], count: usize) -> Option<(W, W)> {
+        let (zero, kept, even) = (W::ZERO, of::<W>(1.0 - self.s), of::<W>(self.s / count as f64));
+        let weighted = |shares: &mut [W]| {
+            if let Some(weight) = &self.weight {
+                shares.iter_mut().zip(weight).for_each(|(share, &weight)| *share *= of(weight));
+            }
+        };
         let shares = &mut y.as_flattened_mut()[..count];
-        if let Some(rows) = &self.rows {
-            let (class, _) = rows[i]?;
-            shares.fill(0.0);
-            shares[class as usize] = 1.0;
+        if self.s != 0.0 {
+            shares.iter_mut().for_each(|share| *share = kept * *share + even);
         }
-        self.smoothed.apply(shares);
-        let [sum, total, cost] = map_both(row, &*y, |x, y| {
-            let e = exp(x - max);
-            (e, [e, y, if y == 0.0 { 0.0 } else { y * (max - x) }])
+        weighted(shares);
+        let max = largest(row);
+        let cost = |share: W, lead: W| if share == zero { zero } else { share * lead };
+        if self.is_tracked {
+            let [sum, total, cost] =
+                map_both([&mut *row, &mut *y], |x, y| ([x, y], [(x - max).exp(), y, cost(y, max - x)]));
+            let (scale, log) = (total / sum, sum.ln());
+            map_both([&mut *row, &mut *y], |x, y| {
+                let nll = log + max - x;
+                let by_share = if y == zero && nll == W::INFINITY { zero } else { kept * nll };
+                ([(x - max).exp() * scale - y, by_share], [])
+            });
+            weighted(&mut y.as_flattened_mut()[..count]);
+            return Some((cost + total * log, W::ONE));
+        }
+        let [sum, total, cost] = map_both([&mut *row, &mut *y], |x, y| {
+            let e = (x - max).exp();
+            ([e, y], [e, y, cost(y, max - x)])
         });
         let scale = total / sum;
-        map_both(row, &*y, |e, y| (e * scale - y, []));
-        Some((cost + total * ln(sum), 1.0))
+        map_both([row, y], |e, y| ([e * scale - y, y], []));
+        Some((cost + total * sum.ln(), W::ONE))
     }
 }
 

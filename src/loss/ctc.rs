@@ -1,5 +1,5 @@
-use super::{Reduction, float, integers};
-use crate::kernel::ops;
+use super::{Reduction, float, integers, precision};
+use crate::kernel::{Sequence, is_host, ops, path_losses};
 use candle_core::{D, Device, Result, Shape, Tensor, bail};
 
 /// Connectionist temporal classification: the negative log-likelihood of a label sequence under per-step predictions,
@@ -74,11 +74,11 @@ impl CtcLoss {
         input_lengths: &Tensor,
         target_lengths: &Tensor,
     ) -> Result<Tensor> {
-        let log_p = float("CtcLoss", "log_probs", log_probs)?;
-        let log_p = match log_p.rank() {
-            2 => log_p.unsqueeze(1)?,
-            3 => log_p,
-            _ => bail!("CtcLoss: log_probs has shape {:?} but needs (T, N, C) or (T, C)", log_p.dims()),
+        precision("CtcLoss", "log_probs", log_probs)?;
+        let log_p = match log_probs.rank() {
+            2 => log_probs.unsqueeze(1)?,
+            3 => log_probs.clone(),
+            _ => bail!("CtcLoss: log_probs has shape {:?} but needs (T, N, C) or (T, C)", log_probs.dims()),
         };
         let (_, batch, classes) = log_p.dims3()?;
         if log_p.elem_count() == 0 {
@@ -87,85 +87,86 @@ impl CtcLoss {
         if self.blank >= classes {
             bail!("CtcLoss: blank is {} but log_probs has {classes} classes, numbered from 0", self.blank)
         }
-        let sequences = Sequences::read(&log_p, targets, input_lengths, target_lengths, self.blank)?;
-        let lattice = Lattice::new(&log_p.detach(), &sequences, self.blank)?;
-        let (alphas, loss) = lattice.forward()?;
-
-        let possible = loss.ne(f64::INFINITY)?;
-        let shown = if self.zero_infinity { possible.where_cond(&loss, &loss.zeros_like()?)? } else { loss.clone() };
-        let loss = ops::with_gradient(&log_p, &shown, move |grad| {
-            let grad = possible.where_cond(grad, &grad.zeros_like()?)?;
-            lattice.gradient(&alphas, &loss)?.broadcast_mul(&grad.unsqueeze(1)?)
-        })?;
+        let sequences = read(&log_p, targets, input_lengths, target_lengths, self.blank)?;
+        let lengths = sequences.iter().map(|sequence| sequence.labels.len().max(1) as f64).collect::<Vec<_>>();
+        let loss = if is_host(log_p.device()) {
+            let shown = |loss: f64| if self.zero_infinity && loss == f64::INFINITY { 0.0 } else { loss };
+            path_losses(&log_p, sequences, self.blank, shown)?
+        } else {
+            self.by_ops(&float("CtcLoss", "log_probs", &log_p)?, &sequences)?
+        };
         let loss = match self.reduction {
-            Reduction::Mean => {
-                let lengths = sequences.labels.iter().map(|labels| labels.len().max(1) as f64).collect::<Vec<_>>();
-                (loss / real(&lengths, batch, &log_p)?)?
-            }
+            Reduction::Mean => (&loss / real(&lengths, batch, &loss)?)?,
             _ => loss,
         };
         let loss = if log_probs.rank() == 2 { loss.squeeze(0)? } else { loss };
 
         self.reduction.reduce(&loss, log_probs)
     }
+
+    /// The losses of the sequences, (N), on any device.
+    fn by_ops(&self, log_p: &Tensor, sequences: &[Sequence]) -> Result<Tensor> {
+        let lattice = Lattice::new(&log_p.detach(), sequences, self.blank)?;
+        let (alphas, loss) = lattice.forward()?;
+
+        let possible = loss.ne(f64::INFINITY)?;
+        let shown = if self.zero_infinity { possible.where_cond(&loss, &loss.zeros_like()?)? } else { loss.clone() };
+        ops::with_gradient(log_p, &shown, move |grad| {
+            let grad = possible.where_cond(grad, &grad.zeros_like()?)?;
+            lattice.gradient(&alphas, &loss)?.broadcast_mul(&grad.unsqueeze(1)?)
+        })
+    }
 }
 
 /// What the host has to know: how many steps each sequence has, and its labels.
-struct Sequences {
-    steps: Vec<usize>,
-    labels: Vec<Vec<u32>>,
-}
-
-impl Sequences {
-    fn read(
-        log_p: &Tensor,
-        targets: &Tensor,
-        input_lengths: &Tensor,
-        target_lengths: &Tensor,
-        blank: usize,
-    ) -> Result<Self> {
-        let (steps, batch, classes) = log_p.dims3()?;
-        let lengths = |name: &str, lengths: &Tensor, most: usize, of: &str| -> Result<Vec<usize>> {
-            let values = integers("CtcLoss", name, lengths)?;
-            if lengths.rank() > 1 || values.len() != batch {
-                bail!("CtcLoss: {name} has shape {:?} but there are {batch} sequences", lengths.dims())
-            }
-            match values.iter().find(|&&length| !(0..=most as i64).contains(&length)) {
-                Some(length) => bail!("CtcLoss: {name} holds {length} but must be 0 to {most}, the {of}"),
-                None => Ok(values.into_iter().map(|length| length as usize).collect()),
-            }
-        };
-        let all = integers("CtcLoss", "targets", targets)?;
-        let input_lengths = lengths("input_lengths", input_lengths, steps, "steps in log_probs")?;
-        let (lengths, stride) = match targets.dims() {
-            &[n, width] if n == batch => {
-                (lengths("target_lengths", target_lengths, width, "width of targets")?, Some(width))
-            }
-            &[total] => {
-                let lengths = lengths("target_lengths", target_lengths, total, "labels in targets")?;
-                let sum = lengths.iter().sum::<usize>();
-                if sum != total {
-                    bail!("CtcLoss: target_lengths add up to {sum} but targets holds {total} labels")
-                }
-                (lengths, None)
-            }
-            dims => bail!("CtcLoss: targets has shape {dims:?} but needs ({batch}, S), or all labels joined"),
-        };
-        let mut start = 0;
-        let mut labels = Vec::with_capacity(batch);
-        for &length in &lengths {
-            let sequence = &all[start..start + length];
-            start += stride.unwrap_or(length);
-            if let Some(label) = sequence.iter().find(|&&label| !(0..classes as i64).contains(&label)) {
-                bail!("CtcLoss: targets holds label {label} but log_probs has {classes} classes, numbered from 0")
-            }
-            if sequence.contains(&(blank as i64)) {
-                bail!("CtcLoss: targets holds the blank, {blank}, which no label can be")
-            }
-            labels.push(sequence.iter().map(|&label| label as u32).collect());
+fn read(
+    log_p: &Tensor,
+    targets: &Tensor,
+    input_lengths: &Tensor,
+    target_lengths: &Tensor,
+    blank: usize,
+) -> Result<Vec<Sequence>> {
+    let (steps, batch, classes) = log_p.dims3()?;
+    let lengths = |name: &str, lengths: &Tensor, most: usize, of: &str| -> Result<Vec<usize>> {
+        let values = integers("CtcLoss", name, lengths)?;
+        if lengths.rank() > 1 || values.len() != batch {
+            bail!("CtcLoss: {name} has shape {:?} but there are {batch} sequences", lengths.dims())
         }
-        Ok(Self { steps: input_lengths, labels })
+        match values.iter().find(|&&length| !(0..=most as i64).contains(&length)) {
+            Some(length) => bail!("CtcLoss: {name} holds {length} but must be 0 to {most}, the {of}"),
+            None => Ok(values.into_iter().map(|length| length as usize).collect()),
+        }
+    };
+    let all = integers("CtcLoss", "targets", targets)?;
+    let input_lengths = lengths("input_lengths", input_lengths, steps, "steps in log_probs")?;
+    let (lengths, stride) = match targets.dims() {
+        &[n, width] if n == batch => {
+            (lengths("target_lengths", target_lengths, width, "width of targets")?, Some(width))
+        }
+        &[total] => {
+            let lengths = lengths("target_lengths", target_lengths, total, "labels in targets")?;
+            let sum = lengths.iter().sum::<usize>();
+            if sum != total {
+                bail!("CtcLoss: target_lengths add up to {sum} but targets holds {total} labels")
+            }
+            (lengths, None)
+        }
+        dims => bail!("CtcLoss: targets has shape {dims:?} but needs ({batch}, S), or all labels joined"),
+    };
+    let mut start = 0;
+    let mut sequences = Vec::with_capacity(batch);
+    for (length, steps) in lengths.into_iter().zip(input_lengths) {
+        let sequence = &all[start..start + length];
+        start += stride.unwrap_or(length);
+        if let Some(label) = sequence.iter().find(|&&label| !(0..classes as i64).contains(&label)) {
+            bail!("CtcLoss: targets holds label {label} but log_probs has {classes} classes, numbered from 0")
+        }
+        if sequence.contains(&(blank as i64)) {
+            bail!("CtcLoss: targets holds the blank, {blank}, which no label can be")
+        }
+        sequences.push(Sequence { steps, labels: sequence.iter().map(|&label| label as u32).collect() });
     }
+    Ok(sequences)
 }
 
 /// The lattice of steps (T) by extended labels (L = 2S + 1: the labels with a blank before, between and after), for each
@@ -189,14 +190,14 @@ struct Lattice {
 }
 
 impl Lattice {
-    fn new(log_p: &Tensor, sequences: &Sequences, blank: usize) -> Result<Self> {
+    fn new(log_p: &Tensor, sequences: &[Sequence], blank: usize) -> Result<Self> {
         let (steps, batch, _) = log_p.dims3()?;
         let device = log_p.device();
-        let longest = sequences.labels.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = sequences.iter().map(|sequence| sequence.labels.len()).max().unwrap_or(0);
         let places = 2 * longest + 1;
         let mut extended = vec![blank as u32; batch * places];
-        for (labels, row) in sequences.labels.iter().zip(extended.chunks_exact_mut(places)) {
-            for (s, &label) in labels.iter().enumerate() {
+        for (sequence, row) in sequences.iter().zip(extended.chunks_exact_mut(places)) {
+            for (s, &label) in sequence.labels.iter().enumerate() {
                 row[2 * s + 1] = label;
             }
         }
@@ -209,10 +210,10 @@ impl Lattice {
             let marks = (0..steps * batch).map(|at| f(at / batch, at % batch) as u8).collect::<Vec<_>>();
             Tensor::from_vec(marks, (steps, batch, 1), device)
         };
-        let last_place = |n: usize| 2 * sequences.labels[n].len();
+        let last_place = |n: usize| 2 * sequences[n].labels.len();
         let skip = gate(&|n, s| s >= 2 && extended[n * places + s] != extended[n * places + s - 2])?;
-        let without_steps = |labels: &Vec<u32>| if labels.is_empty() { 0.0 } else { f64::INFINITY };
-        let without_steps = sequences.labels.iter().map(without_steps).collect::<Vec<f64>>();
+        let without_steps = |sequence: &Sequence| if sequence.labels.is_empty() { 0.0 } else { f64::INFINITY };
+        let without_steps = sequences.iter().map(without_steps).collect::<Vec<f64>>();
         let index = Tensor::from_vec(extended, (1, batch, places), device)?;
         let index = index.broadcast_as((steps, batch, places))?.contiguous()?;
         Ok(Self {
@@ -222,8 +223,8 @@ impl Lattice {
             skip,
             begin: gate(&|n, s| s <= 1 && s <= last_place(n))?,
             end: gate(&|n, s| s == last_place(n) || s + 1 == last_place(n))?,
-            last_step: of_steps(&|t, n| t + 1 == sequences.steps[n])?,
-            counts: of_steps(&|t, n| t < sequences.steps[n])?,
+            last_step: of_steps(&|t, n| t + 1 == sequences[n].steps)?,
+            counts: of_steps(&|t, n| t < sequences[n].steps)?,
             without_steps: real(&without_steps, batch, log_p)?,
         })
     }

@@ -1,6 +1,6 @@
-use super::{Reduction, check_elements, check_option, float, matching, same_kind};
-use crate::kernel::scalar::ln;
-use crate::kernel::{fused, is_host};
+use super::{Reduction, check_elements, check_option, matching, same_kind};
+use crate::kernel::scalar::{Float, of};
+use crate::kernel::{Formula, is_host};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
@@ -71,7 +71,7 @@ impl GaussianNllLoss {
         let target = if is_repeated { &target.broadcast_as(input.shape())? } else { target };
         let [x, y] = matching("GaussianNllLoss", [("input", input), ("target", target)])?;
         same_kind("GaussianNllLoss", ("var", var), ("input", input))?;
-        let var = shared_var(&float("GaussianNllLoss", "var", var)?, &x)?;
+        let var = shared_var(var, &x)?;
         check_elements("GaussianNllLoss", "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
         if !is_host(var.device()) && var.elem_count() > 0 {
             // Converted on the CPU, as not every device has `f64`.
@@ -83,28 +83,30 @@ impl GaussianNllLoss {
 
         // Half of 2π's logarithm goes to each element.
         let constant = if self.full { (2. * std::f64::consts::PI).ln() / 2. } else { 0. };
-        let factor = self.reduction.factor(x.dims());
-        let (eps, shift) = (self.eps as f32, constant as f32);
-        let formula = move |[x, v, y]: [f32; 3]| {
-            let (error, v) = (x - y, if v < eps { eps } else { v });
-            let scaled = error / v;
-            ((ln(v) + error * scaled) / 2.0 + shift, [scaled, (1.0 - error * scaled) / v / 2.0])
-        };
-        let fused = match var.track_op() {
-            true => fused([&x, &var, &y], factor, formula)?,
-            false => fused([&x, &var, &y], factor, move |args| (formula(args).0, [formula(args).1[0]]))?,
-        };
-        if let Some(loss) = fused {
-            return loss.to_dtype(input.dtype());
-        }
+        let args = [x, var.broadcast_as(input.shape())?, y];
+        self.reduction.elements(args, None, Likelihood { eps: self.eps, constant }, |[x, var, y]| {
+            // Where the bound holds the value is eps, but the derivative is var's own.
+            let at_bound = ((&var - var.detach())? + self.eps)?;
+            let bounded = var.lt(self.eps)?.where_cond(&at_bound, &var)?;
+            let error = ((x - y)?.sqr()? / &bounded)?;
+            ((error + bounded.log()?)? / 2.)? + constant
+        })
+    }
+}
 
-        // Where the bound holds the value is eps, but the derivative is var's own.
-        let at_bound = ((&var - var.detach())? + self.eps)?;
-        let bounded = var.lt(self.eps)?.where_cond(&at_bound, &var)?;
-        let error = (x - y)?.sqr()?.broadcast_div(&bounded)?;
-        let loss = ((error.broadcast_add(&bounded.log()?)? / 2.)? + constant)?;
+struct Likelihood {
+    eps: f64,
+    constant: f64,
+}
 
-        self.reduction.reduce(&loss, input)
+impl Formula<3> for Likelihood {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, v, y]: [W; 3]) -> (W, [W; 3]) {
+        let (eps, half) = (of(self.eps), of(0.5));
+        let (error, v) = (x - y, if v < eps { eps } else { v });
+        let scaled = error / v;
+        let slope = (W::ONE - error * scaled) / v * half;
+        ((v.ln() + error * scaled) * half + of(self.constant), [scaled, slope, -scaled])
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{Reduction, check_option, matching, whole};
-use crate::kernel::fused;
-use crate::kernel::ops;
+use crate::kernel::scalar::{Float, indicator, of};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// A loss on a distance `x` between two things that are alike (`y = 1`) or not (`y = -1`):
@@ -60,23 +60,31 @@ impl HingeEmbeddingLoss {
     /// If `margin` is NaN, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("HingeEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        let [x, y] = matching("HingeEmbeddingLoss", [("input", input), ("target", &whole(target, input)?)])?;
+        // A side has no slope.
+        let target = whole(target, input)?.detach();
+        let args = matching("HingeEmbeddingLoss", [("input", input), ("target", &target)])?;
 
-        let margin = self.margin as f32;
-        let formula = move |[x, y]: [f32; 2]| {
-            let (alike, slope) = if y != -1.0 { (x, 1.0) } else { (0.0, 0.0) };
-            let unlike = if y != 1.0 { margin - x } else { 0.0 };
-            (alike + if unlike <= 0.0 { 0.0 } else { unlike }, [slope - if unlike > 0.0 { 1.0 } else { 0.0 }])
-        };
-        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
-            return loss.to_dtype(input.dtype());
-        }
-        let zeros = x.zeros_like()?;
-        let alike = y.ne(-1f64)?.where_cond(&x, &zeros)?;
-        let unlike = y.ne(1f64)?.where_cond(&ops::relu(&(self.margin - &x)?)?, &zeros)?;
-        let loss = (alike + unlike)?;
+        self.reduction.elements(args, None, Hinge { margin: self.margin }, |[x, y]| {
+            let zeros = x.zeros_like()?;
+            let alike = y.ne(-1f64)?.where_cond(&x, &zeros)?;
+            let unlike = y.ne(1f64)?.where_cond(&ops::relu(&(self.margin - &x)?)?, &zeros)?;
+            alike + unlike
+        })
+    }
+}
 
-        self.reduction.reduce(&loss, input)
+struct Hinge {
+    margin: f64,
+}
+
+impl Formula<2> for Hinge {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let (zero, one) = (W::ZERO, W::ONE);
+        let (alike, slope) = if y != -one { (x, one) } else { (zero, zero) };
+        let unlike = if y != one { of::<W>(self.margin) - x } else { zero };
+        let loss = alike + if unlike <= zero { zero } else { unlike };
+        (loss, [slope - indicator(unlike > zero), zero])
     }
 }
 

@@ -1,7 +1,6 @@
 use super::{Reduction, check_option, matching};
-use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::clamp;
+use crate::kernel::scalar::{Float, clamp, least, of};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Squared error near the target, absolute error far from it, for an error `d = x - y`:
@@ -61,24 +60,27 @@ impl HuberLoss {
     /// If `delta` is not positive, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("HuberLoss", "delta", self.delta, self.delta > 0.0, "positive")?;
-        let [x, y] = matching("HuberLoss", [("input", input), ("target", target)])?;
+        let args = matching("HuberLoss", [("input", input), ("target", target)])?;
 
-        let delta = self.delta as f32;
-        let formula = move |[x, y]: [f32; 2]| {
-            let d = (x - y).abs();
-            let c = d.min(delta);
-            (c * (d - c / 2.0), [clamp(x - y, delta)])
-        };
-        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
-            return loss.to_dtype(input.dtype());
-        }
+        self.reduction.elements(args, None, Bounded { delta: self.delta }, |[x, y]| {
+            // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
+            let distance = ops::abs(&(x - y)?)?;
+            let c = ops::at_most(&distance.detach(), self.delta)?;
+            &c * (&distance - (&c / 2.)?)?
+        })
+    }
+}
 
-        // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
-        let distance = ops::abs(&(x - y)?)?;
-        let c = ops::at_most(&distance.detach(), self.delta)?;
-        let loss = (&c * (&distance - (&c / 2.)?)?)?;
+struct Bounded {
+    delta: f64,
+}
 
-        self.reduction.reduce(&loss, input)
+impl Formula<2> for Bounded {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let (d, delta) = ((x - y).abs(), of(self.delta));
+        let (c, slope) = (least(d, delta), clamp(x - y, delta));
+        (c * (d - c / of(2.0)), [slope, -slope])
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{Reduction, check_elements, matching};
-use crate::kernel::scalar::{exp, ln};
-use crate::kernel::{fused, ops};
+use crate::kernel::scalar::Float;
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Kullback-Leibler divergence of predicted log-probabilities `x` from a target distribution `y`, element by element:
@@ -56,36 +56,49 @@ impl KlDivLoss {
     /// If a probability in `target` is negative (seen on the CPU only), if shape, dtype or device of the two differ, or
     /// the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("KlDivLoss", [("input", input), ("target", target)])?;
+        let args = matching("KlDivLoss", [("input", input), ("target", target)])?;
 
-        let factor = self.reduction.factor(x.dims());
-        let fused = if self.log_target {
-            fused([&x, &y], factor, |[x, y]| {
-                let p = exp(y);
-                (if y == f32::NEG_INFINITY { 0.0 } else { p * (y - x) }, [-p])
-            })?
-        } else {
-            let negative = |p: f64| p < 0.0;
-            check_elements("KlDivLoss", "target", &y, |p| !negative(p), "a probability, 0 or more")?;
-            fused([&x, &y], factor, |[x, y]| (if y == 0.0 { 0.0 } else { y * ln(y) - y * x }, [-y]))?
-        };
-        if let Some(loss) = fused {
-            return loss.to_dtype(input.dtype());
+        if self.log_target {
+            return self.reduction.elements(args, None, FromLog, |[x, y]| {
+                // What is impossible in the target costs nothing, whatever the input says of it.
+                let (is_impossible, zeros) = (y.eq(f64::NEG_INFINITY)?, y.zeros_like()?);
+                let [x, y] = [x, y].map(|t| is_impossible.where_cond(&zeros, &t));
+                let (x, y) = (x?, y?);
+                is_impossible.where_cond(&zeros, &(y.exp()? * (&y - x)?)?)
+            });
         }
-
-        let loss = if self.log_target {
-            // What is impossible in the target costs nothing, whatever the input says of it.
-            let (is_impossible, zeros) = (y.eq(f64::NEG_INFINITY)?, y.zeros_like()?);
-            let [x, y] = [x, y].map(|t| is_impossible.where_cond(&zeros, &t));
-            let (x, y) = (x?, y?);
-            is_impossible.where_cond(&zeros, &(y.exp()? * (&y - x)?)?)?
-        } else {
+        let negative = |p: f64| p < 0.0;
+        check_elements("KlDivLoss", "target", &args[1], |p| !negative(p), "a probability, 0 or more")?;
+        self.reduction.elements(args, None, FromShares, |[x, y]| {
             // At 0 the logarithm is that of 1, so that a gradient by the target is finite there.
             let log_y = y.eq(0f64)?.where_cond(&y.ones_like()?, &y)?.log()?;
-            ((&y * log_y)? - ops::times(&y, &x)?)?
-        };
+            (&y * log_y)? - ops::times(&y, &x)?
+        })
+    }
+}
 
-        self.reduction.reduce(&loss, input)
+/// Against log-probabilities.
+struct FromLog;
+
+impl Formula<2> for FromLog {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let p = y.exp();
+        let loss = p * (y - x);
+        if y == -W::INFINITY { (W::ZERO, [-p, W::ZERO]) } else { (loss, [-p, loss + p]) }
+    }
+}
+
+/// Against probabilities.
+struct FromShares;
+
+impl Formula<2> for FromShares {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let (zero, log) = (W::ZERO, y.ln());
+        let (loss, slope) = (y * log - y * x, log + W::ONE - x);
+        let at_zero = if x.abs() == W::INFINITY { zero } else { -x };
+        if y == zero { (zero, [-y, at_zero]) } else { (loss, [-y, slope]) }
     }
 }
 

@@ -1,7 +1,6 @@
 use super::{Reduction, matching};
-use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::sign;
+use crate::kernel::scalar::{Float, sign};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Absolute error: `l = |x - y|`, for an input `x` and a target `y`.
@@ -44,15 +43,19 @@ impl L1Loss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("L1Loss", [("input", input), ("target", target)])?;
+        let args = matching("L1Loss", [("input", input), ("target", target)])?;
 
-        let formula = |[x, y]: [f32; 2]| ((x - y).abs(), [sign(x - y)]);
-        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
-            return loss.to_dtype(input.dtype());
-        }
-        let loss = ops::abs(&(x - y)?)?;
+        self.reduction.elements(args, None, Distance, |[x, y]| ops::abs(&(x - y)?))
+    }
+}
 
-        self.reduction.reduce(&loss, input)
+struct Distance;
+
+impl Formula<2> for Distance {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let slope = sign(x - y);
+        ((x - y).abs(), [slope, -slope])
     }
 }
 

@@ -166,9 +166,10 @@ impl LinearCrossEntropyLoss {
             let logits = column.broadcast_as((n, classes))?;
             let weight = layer.criterion.weight.as_ref();
             let target = Classes::new(LOSS, &logits, &layer.target, weight, Some(self.ignore_index))?;
-            if let Some(weight) = &target.weight {
-                return ops::sum_all(weight)?.recip().map(Some);
-            }
+            return match target.read()? {
+                Some(counted) => of_one(1.0 / counted.total()).map(Some),
+                None => target.gathered()?.total(layer.x.dtype())?.recip().map(Some),
+            };
         }
         self.reduction.factor(&[n]).map(of_one).transpose()
     }

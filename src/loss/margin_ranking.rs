@@ -1,5 +1,6 @@
 use super::{Reduction, check_option, matching, whole};
-use crate::kernel::ops;
+use crate::kernel::scalar::{Float, of};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// A loss on which of two scores should be the higher, `x1` if `y = 1` or `x2` if `y = -1`:
@@ -53,11 +54,24 @@ impl MarginRankingLoss {
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("MarginRankingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
         let target = &whole(target, input1)?;
-        let [x1, x2, y] = matching("MarginRankingLoss", [("input1", input1), ("input2", input2), ("target", target)])?;
+        let args = matching("MarginRankingLoss", [("input1", input1), ("input2", input2), ("target", target)])?;
 
-        let loss = ops::relu(&(self.margin - (y * (x1 - x2)?)?)?)?;
+        self.reduction.elements(args, None, Lead { margin: self.margin }, |[x1, x2, y]| {
+            ops::relu(&(self.margin - (y * (x1 - x2)?)?)?)
+        })
+    }
+}
 
-        self.reduction.reduce(&loss, input1)
+struct Lead {
+    margin: f64,
+}
+
+impl Formula<3> for Lead {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x1, x2, y]: [W; 3]) -> (W, [W; 3]) {
+        let zero = W::ZERO;
+        let missing = of::<W>(self.margin) - y * (x1 - x2);
+        if missing <= zero { (zero, [zero; 3]) } else { (missing, [-y, y, x2 - x1]) }
     }
 }
 

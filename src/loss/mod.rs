@@ -269,8 +269,8 @@ pub use soft_margin::SoftMarginLoss;
 pub use triplet_margin::TripletMarginLoss;
 pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
-use crate::kernel::{Counted, all, elements, is_host, ops};
-use candle_core::{DType, Device, Result, Storage, Tensor, WithDType, bail};
+use crate::kernel::{Counted, Formula, find_not, fused_elements, is_host, ops};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 /// How the losses of the single elements (or samples) become the result.
 ///
@@ -321,17 +321,37 @@ impl Reduction {
         loss.to_dtype(input.dtype())?.to_device(input.device())
     }
 
-    /// As [`Self::reduce`], for losses that were multiplied by `weight` already: their mean is over the weights' sum.
-    fn reduce_weighted(self, loss: &Tensor, weight: Option<&Tensor>, input: &Tensor) -> Result<Tensor> {
-        match (self, weight) {
-            (Self::Mean, Some(weight)) => Self::Sum.reduce(&(ops::sum_all(loss)? / ops::sum_all(weight)?)?, input),
+    /// The losses of the arguments' elements, each times its weight, reduced: by the formula in one pass where the host
+    /// computes, else by tensor ops, which get the arguments in the precision that is computed in.
+    fn elements<const N: usize>(
+        self,
+        args: [Tensor; N],
+        weight: Option<&Tensor>,
+        formula: impl Formula<N>,
+        ops: impl FnOnce([Tensor; N]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        if let Some(loss) = fused_elements(args.each_ref(), weight, self.factor(args[0].dims()), formula)? {
+            return Ok(loss);
+        }
+        let input = args[0].clone();
+        let loss = ops(wide(args)?)?;
+        let loss = match weight {
+            Some(weight) => loss.broadcast_mul(weight)?,
+            None => loss,
+        };
+        self.reduce(&loss, &input)
+    }
+
+    /// As [`Self::reduce`], for the losses of classes, which count by their weights.
+    fn reduce_classes(self, loss: &Tensor, classes: &Gathered, input: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Mean => Self::Sum.reduce(&(ops::sum_all(loss)? / classes.total(loss.dtype())?)?, input),
             _ => self.reduce(loss, input),
         }
     }
 }
 
-/// The arguments of an element-wise loss in the dtype that it is computed in, once they are seen to match: all of one
-/// shape, one float dtype and one device.
+/// The arguments of an element-wise loss, once they are seen to match: all of one shape, one float dtype and one device.
 fn matching<const N: usize>(loss: &str, args: [(&str, &Tensor); N]) -> Result<[Tensor; N]> {
     let (first_name, first) = args[0];
     for (name, arg) in args {
@@ -343,12 +363,17 @@ fn matching<const N: usize>(loss: &str, args: [(&str, &Tensor); N]) -> Result<[T
             )
         }
         same_kind(loss, (name, arg), (first_name, first))?;
+        precision(loss, name, arg)?;
     }
-    let mut computed = args.map(|(_, arg)| arg.clone());
-    for ((name, arg), out) in args.iter().zip(&mut computed) {
-        *out = float(loss, name, arg)?;
+    Ok(args.map(|(_, arg)| arg.clone()))
+}
+
+/// Arguments in the dtype that they are computed in.
+fn wide<const N: usize>(mut args: [Tensor; N]) -> Result<[Tensor; N]> {
+    for arg in &mut args {
+        *arg = float("a loss", "an argument", arg)?;
     }
-    Ok(computed)
+    Ok(args)
 }
 
 /// Same dtype and same device.
@@ -425,15 +450,16 @@ fn integers(loss: &str, name: &str, arg: &Tensor) -> Result<Vec<i64>> {
     classes(loss, name, arg)?.flatten_all()?.to_vec1()
 }
 
-/// A weight that broadcasts to `input`'s shape, in `input`'s dtype.
-fn broadcast_weight(loss: &str, name: &str, weight: &Tensor, input: &Tensor) -> Result<Tensor> {
+/// A weight that broadcasts to `input`'s shape, without a gradient, in the dtype that is computed in.
+fn broadcast_weight(loss: &str, name: &str, weight: Option<&Tensor>, input: &Tensor) -> Result<Option<Tensor>> {
+    let Some(weight) = weight else { return Ok(None) };
     same_device(loss, (name, weight), ("input", input))?;
     let fits = weight.rank() <= input.rank()
         && weight.dims().iter().rev().zip(input.dims().iter().rev()).all(|(&w, &i)| w == i || w == 1);
     if !fits {
         bail!("{loss}: {name} has shape {:?}, which does not broadcast to input's {:?}", weight.dims(), input.dims())
     }
-    float(loss, name, weight)?.to_dtype(input.dtype())
+    float(loss, name, &weight.detach())?.to_dtype(precision(loss, "input", input)?).map(Some)
 }
 
 /// An option of a loss that must satisfy `ok`.
@@ -449,20 +475,10 @@ fn check_elements(loss: &str, name: &str, arg: &Tensor, ok: impl Fn(f64) -> bool
     if !is_host(arg.device()) {
         return Ok(());
     }
-    fn find<T: WithDType>(values: &[T], ok: impl Fn(f64) -> bool + Sync) -> Option<(usize, f64)> {
-        if all(values, |v| ok(v.to_f64())) {
-            return None;
-        }
-        values.iter().map(|v| v.to_f64()).enumerate().find(|&(_, v)| !ok(v))
+    if arg.elem_count() == 0 {
+        return Ok(());
     }
-    let arg = arg.contiguous()?;
-    let (storage, layout) = arg.storage_and_layout();
-    let bad = match (&*storage, arg.dtype()) {
-        (Storage::Cpu(storage), DType::F32) => find(elements::<f32>(storage, layout)?, ok),
-        (Storage::Cpu(storage), DType::F64) => find(elements::<f64>(storage, layout)?, ok),
-        _ => bail!("{loss}: {name} has dtype {:?}, not the one it was converted to", arg.dtype()),
-    };
-    match bad {
+    match find_not(arg, ok)? {
         Some((at, value)) => bail!("{loss}: {name} must be {need}, but element {at} is {value}"),
         None => Ok(()),
     }
@@ -486,26 +502,26 @@ fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, dim: usize) -> Resu
     float(loss, "weight", &weight.detach())?.to_dtype(precision(loss, "input", input)?)?.contiguous()
 }
 
-/// A target of class indices, checked, in a form that is safe to gather with.
+/// A target of class indices, one for each sample of an input, seen to fit it.
 struct Classes {
+    loss: &'static str,
     /// The dimension of the input that counts the classes.
     dim: usize,
     /// How many classes there are.
     count: usize,
-    /// The classes as `u32`, 0 where ignored; in input's shape with `dim` of size 1.
-    index: Tensor,
-    /// `u8` of the samples' shape, 1 where target is the ignored index; `None` where it is known that none is.
-    ignored: Option<Tensor>,
-    /// The same where target is no class at all, on a device that can't be asked without waiting for it.
-    invalid: Option<Tensor>,
-    /// How much each sample counts: its class's weight, 0 if ignored. `None` where all count the same.
+    /// One class for each sample, `i64`.
+    target: Tensor,
+    /// A weight for each class, in the dtype that is computed in.
     weight: Option<Tensor>,
+    ignore_index: Option<i64>,
+    /// Whether the host may read the target, and there is something to compute.
+    is_read: bool,
 }
 
 impl Classes {
-    /// Reads `target`, one class for each sample of `input`, or `ignore_index`.
+    /// Checks what can be seen without a look at the values.
     fn new(
-        loss: &str,
+        loss: &'static str,
         input: &Tensor,
         target: &Tensor,
         weight: Option<&Tensor>,
@@ -514,7 +530,7 @@ impl Classes {
         let dim = class_dim(loss, input)?;
         let mut samples = input.dims().to_vec();
         let count = samples.remove(dim);
-        let precision = precision(loss, "input", input)?;
+        precision(loss, "input", input)?;
         same_device(loss, ("target", target), ("input", input))?;
         let target = &classes(loss, "target", target)?;
         // Without a batch PyTorch takes one class as a scalar or as a vector of one.
@@ -525,31 +541,85 @@ impl Classes {
                 input.dims()
             )
         }
+        let weight = weight.map(|weight| class_weight(loss, weight, input, dim)).transpose()?;
+        let is_read = is_host(input.device()) && input.elem_count() > 0;
         let target = target.reshape(samples)?;
         let target = if input.elem_count() == 0 { target.to_device(&Device::Cpu)? } else { target };
-        let (index, ignored, invalid) = if is_host(target.device()) || target.elem_count() == 0 {
-            let (index, ignored) = checked_index(loss, &target, count, ignore_index)?;
+        Ok(Self { loss, dim, count, target, weight, ignore_index, is_read })
+    }
+
+    /// What the host reads, where it may: whether all are classes, which, and what they count.
+    fn read(&self) -> Result<Option<Counted>> {
+        if !self.is_read {
+            return Ok(None);
+        }
+        let classes = self.values()?.into_iter().map(|class| class.map_or(Counted::IGNORED, |class| class as u32));
+        let weight = self.weight.as_ref().map(|weight| weight.to_dtype(DType::F64)?.to_vec1()).transpose()?;
+        Ok(Some(Counted { classes: classes.collect(), weight }))
+    }
+
+    /// The classes, `None` where they are to be ignored.
+    fn values(&self) -> Result<Vec<Option<i64>>> {
+        let values = self.target.flatten_all()?.to_vec1::<i64>()?;
+        let values = values.into_iter().map(|class| match class {
+            class if Some(class) == self.ignore_index => Ok(None),
+            class if (0..self.count as i64).contains(&class) => Ok(Some(class)),
+            class => {
+                bail!("{}: target holds class {class} but input has {} classes, numbered from 0", self.loss, self.count)
+            }
+        });
+        values.collect()
+    }
+
+    /// What the sum of the losses is to be multiplied by; `None` where they are not reduced.
+    fn factor(&self, reduction: Reduction, counted: &Counted) -> Option<f64> {
+        match reduction {
+            Reduction::Mean => Some(1.0 / counted.total()),
+            _ => reduction.factor(self.target.dims()),
+        }
+    }
+
+    /// A form that is safe to gather with, on every device.
+    fn gathered(&self) -> Result<Gathered> {
+        let Self { dim, count, .. } = *self;
+        let (index, ignored, invalid) = if is_host(self.target.device()) || self.target.elem_count() == 0 {
+            let (index, ignored) = checked_index(&self.values()?, self.target.shape(), self.target.device())?;
             (index, ignored, None)
         } else {
-            masked_index(&target, count, ignore_index)?
+            masked_index(&self.target, count, self.ignore_index)?
         };
         let index = index.to_dtype(DType::U32)?;
-        let weight = match weight {
+        let weight = match &self.weight {
             Some(weight) => {
-                let weight = class_weight(loss, weight, input, dim)?.to_device(index.device())?;
+                let weight = weight.to_device(index.device())?;
                 Some(match count {
-                    0 => Tensor::zeros(index.shape(), precision, index.device())?,
+                    0 => Tensor::zeros(index.shape(), weight.dtype(), index.device())?,
                     _ => weight.index_select(&index.flatten_all()?, 0)?.reshape(index.shape())?,
                 })
             }
-            None if ignored.is_some() => Some(Tensor::ones(index.shape(), precision, index.device())?),
             None => None,
         };
-        let mut classes = Self { dim, count, index: index.unsqueeze(dim)?, ignored, invalid, weight: None };
-        classes.weight = weight.map(|weight| classes.drop_ignored(&weight)).transpose()?;
-        Ok(classes)
+        let mut gathered = Gathered { dim, count, index: index.unsqueeze(dim)?, ignored, invalid, weight: None };
+        gathered.weight = weight.map(|weight| gathered.drop_ignored(&weight)).transpose()?;
+        Ok(gathered)
     }
+}
 
+/// Classes to gather with.
+struct Gathered {
+    dim: usize,
+    count: usize,
+    /// The classes as `u32`, 0 where ignored; in input's shape with `dim` of size 1.
+    index: Tensor,
+    /// `u8` of the samples' shape, 1 where target is the ignored index; `None` where it is known that none is.
+    ignored: Option<Tensor>,
+    /// The same where target is no class at all, on a device that can't be asked without waiting for it.
+    invalid: Option<Tensor>,
+    /// How much each sample counts: its class's weight, 0 if ignored. `None` where all that are not ignored count the same.
+    weight: Option<Tensor>,
+}
+
+impl Gathered {
     /// `input`'s value at each sample's class.
     fn pick(&self, input: &Tensor) -> Result<Tensor> {
         if self.count == 0 {
@@ -585,29 +655,15 @@ impl Classes {
         all.broadcast_ne(&self.index)
     }
 
-    /// For each sample its class and what it counts, read by the host; `None` for those to ignore.
-    fn counted(&self) -> Result<Vec<Counted>> {
-        let classes = self.index.flatten_all()?.to_vec1::<u32>()?;
-        let weights = match &self.weight {
-            Some(weight) => weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?,
-            None => vec![1.0; classes.len()],
-        };
-        let mut counted = classes.into_iter().zip(weights).map(Some).collect::<Vec<_>>();
-        if let Some(ignored) = &self.ignored {
-            for (counted, ignored) in counted.iter_mut().zip(ignored.flatten_all()?.to_vec1::<u8>()?) {
-                counted.take_if(|_| ignored == 1);
-            }
+    /// What the samples count together, each by its weight.
+    fn total(&self, dtype: DType) -> Result<Tensor> {
+        match (&self.weight, &self.ignored) {
+            (Some(weight), _) => ops::sum_all(weight),
+            (None, Some(ignored)) => ops::sum_all(&ignored.eq(0u8)?.to_dtype(dtype)?),
+            (None, None) => Tensor::new(self.index.elem_count() as f64, &Device::Cpu)?
+                .to_dtype(dtype)?
+                .to_device(self.index.device()),
         }
-        Ok(counted)
-    }
-
-    /// What the sum of the samples' losses, each times what it counts, is to be multiplied by; `None` where they are not
-    /// reduced.
-    fn factor(&self, reduction: Reduction, counted: &[Counted]) -> Option<f64> {
-        if reduction == Reduction::Mean && self.weight.is_some() {
-            return Some(1.0 / counted.iter().flatten().map(|&(_, weight)| f64::from(weight)).sum::<f64>());
-        }
-        reduction.factor(self.index.dims())
     }
 
     /// The negative log-likelihood of each sample, times what the sample counts.
@@ -628,27 +684,15 @@ impl Classes {
     }
 }
 
-/// The classes in `target`, all in `0..count`, with 0 for those to ignore, and where those are.
-fn checked_index(
-    loss: &str,
-    target: &Tensor,
-    count: usize,
-    ignore_index: Option<i64>,
-) -> Result<(Tensor, Option<Tensor>)> {
-    let values = target.flatten_all()?.to_vec1::<i64>()?;
-    let is_ignored = |class: i64| Some(class) == ignore_index;
-    if let Some(class) = values.iter().find(|&&class| !is_ignored(class) && !(0..count as i64).contains(&class)) {
-        bail!("{loss}: target holds class {class} but input has {count} classes, numbered from 0")
+/// Classes, with 0 for those to ignore, and where those are.
+fn checked_index(values: &[Option<i64>], shape: &Shape, device: &Device) -> Result<(Tensor, Option<Tensor>)> {
+    let index = values.iter().map(|class| class.unwrap_or(0)).collect();
+    let index = Tensor::from_vec::<_, i64>(index, shape, device)?;
+    if values.iter().all(Option::is_some) {
+        return Ok((index, None));
     }
-    if !values.iter().any(|&class| is_ignored(class)) {
-        return Ok((target.clone(), None));
-    }
-    let index = values.iter().map(|&class| if is_ignored(class) { 0 } else { class }).collect();
-    let ignored = values.iter().map(|&class| is_ignored(class) as u8).collect();
-    Ok((
-        Tensor::from_vec::<_, i64>(index, target.shape(), target.device())?,
-        Some(Tensor::from_vec::<_, u8>(ignored, target.shape(), target.device())?),
-    ))
+    let ignored = values.iter().map(|class| class.is_none() as u8).collect();
+    Ok((index, Some(Tensor::from_vec::<_, u8>(ignored, shape, device)?)))
 }
 
 /// The classes in `target` with 0 in place of what is none, where it holds the ignored index, and where what is neither

@@ -1,5 +1,6 @@
 use super::{Reduction, matching};
-use crate::kernel::fused;
+use crate::kernel::Formula;
+use crate::kernel::scalar::Float;
 use candle_core::{Result, Tensor};
 
 /// Squared error: `l = (x - y)²`, for an input `x` and a target `y`.
@@ -41,15 +42,19 @@ impl MseLoss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("MseLoss", [("input", input), ("target", target)])?;
+        let args = matching("MseLoss", [("input", input), ("target", target)])?;
 
-        let formula = |[x, y]: [f32; 2]| ((x - y) * (x - y), [2.0 * (x - y)]);
-        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
-            return loss.to_dtype(input.dtype());
-        }
-        let loss = (x - y)?.sqr()?;
+        self.reduction.elements(args, None, Square, |[x, y]| (x - y)?.sqr())
+    }
+}
 
-        self.reduction.reduce(&loss, input)
+struct Square;
+
+impl Formula<2> for Square {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let d = x - y;
+        (d * d, [d + d, -(d + d)])
     }
 }
 

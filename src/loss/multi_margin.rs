@@ -1,6 +1,6 @@
-use super::{Classes, Reduction, check_option, float};
-use crate::kernel::scalar::positive;
-use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, has_plain_rows, map};
+use super::{Classes, Gathered, Reduction, check_option, float};
+use crate::kernel::scalar::{Float, indicator, of, positive};
+use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, map};
 use candle_core::{Result, Tensor, bail};
 
 /// Hinge loss between the score of the right class `y` and each other score of the `C`:
@@ -75,20 +75,20 @@ impl MultiMarginLoss {
         let scores = if input.rank() == 0 { input.unsqueeze(0)? } else { input.clone() };
         let classes = Classes::new("MultiMarginLoss", &scores, target, self.weight.as_ref(), None)?;
 
-        let factor = self.reduction.factor(target.dims());
-        if has_plain_rows(&scores) {
-            let violations = Violations { rows: classes.counted()?, p: self.p, margin: self.margin as f32 };
-            let loss = fused_rows(&scores, None, factor, violations)?;
+        if let Some(rows) = classes.read()? {
+            let factor = self.reduction.factor(target.dims());
+            let loss = Violations { rows, p: self.p, margin: self.margin };
+            let loss = fused_rows([&scores], classes.dim, factor, loss)?;
             return if factor.is_some() { Ok(loss) } else { loss.reshape(target.shape()) };
         }
-        let x = float("MultiMarginLoss", "input", &scores)?;
+        let (x, classes) = (float("MultiMarginLoss", "input", &scores)?, classes.gathered()?);
         let loss = classes.weighted(&self.violations(&x, &classes)?)?.reshape(target.shape())?;
 
         self.reduction.reduce(&loss, input)
     }
 
     /// The loss of each sample, before its weight.
-    fn violations(&self, x: &Tensor, classes: &Classes) -> Result<Tensor> {
+    fn violations(&self, x: &Tensor, classes: &Gathered) -> Result<Tensor> {
         let right = classes.pick(x)?.unsqueeze(classes.dim)?;
         let violation = (self.margin - right)?.broadcast_add(x)?;
         let counts = (violation.gt(0f64)? * classes.others()?)?;
@@ -100,26 +100,27 @@ impl MultiMarginLoss {
 
 /// `Σ_{j≠y} max(0, margin - x_y + x_j)^p / C`.
 struct Violations {
-    rows: Vec<Counted>,
+    rows: Counted,
     p: u32,
-    margin: f32,
+    margin: f64,
 }
 
-impl RowLoss for Violations {
+impl RowLoss<1> for Violations {
+    const PADDING: [f64; 1] = [f64::NEG_INFINITY];
+
     #[inline(always)]
-    fn take(&self, i: usize, row: &mut [Lanes], _: f32, count: usize, _: &mut [Lanes]) -> Option<(f32, f32)> {
-        let (class, weight) = self.rows[i]?;
-        let class = class as usize;
-        let lead = self.margin - row.as_flattened()[class];
+    fn take<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], count: usize) -> Option<(W, W)> {
+        let (class, weight) = self.rows.get(i)?;
+        let lead = of::<W>(self.margin) - row.as_flattened()[class];
         // The class itself is no violation.
-        row.as_flattened_mut()[class] = f32::NEG_INFINITY;
+        row.as_flattened_mut()[class] = -W::INFINITY;
         let [loss, slopes] = map(row, |x| {
             let z = positive(lead + x);
-            let (loss, slope) = if self.p == 1 { (z, if z > 0.0 { 1.0 } else { 0.0 }) } else { (z * z, 2.0 * z) };
+            let (loss, slope) = if self.p == 1 { (z, indicator(z > W::ZERO)) } else { (z * z, z + z) };
             (slope, [loss, slope])
         });
         row.as_flattened_mut()[class] = -slopes;
-        let share = weight / count as f32;
+        let share = of(weight / count as f64);
         Some((loss * share, share))
     }
 }

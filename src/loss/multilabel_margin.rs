@@ -1,5 +1,6 @@
-use super::{Reduction, at_hand, classes, float, same_device};
-use crate::kernel::{is_host, ops};
+use super::{Reduction, at_hand, classes, float, integers, precision, same_device};
+use crate::kernel::scalar::{Float, indicator, of, positive};
+use crate::kernel::{LANES, Lanes, RowLoss, can_be_fused, fused_rows, map_both, ops};
 use candle_core::{D, DType, Result, Tensor, bail};
 
 /// Hinge loss between the scores of the classes `Y` that a sample belongs to and the scores of those it does not:
@@ -50,21 +51,28 @@ impl MultiLabelMarginLoss {
     /// If a class is neither -1 nor in `0..C` (seen on the CPU only), if the shapes don't fit, if `input` is not of a
     /// float dtype or `target` not of one for classes, or if the devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let x = float("MultiLabelMarginLoss", "input", input)?;
-        if target.dims() != x.dims() || x.rank() > 2 {
+        precision("MultiLabelMarginLoss", "input", input)?;
+        if target.dims() != input.dims() || input.rank() > 2 {
             bail!(
                 "MultiLabelMarginLoss: target has shape {:?} and input {:?}; both must be (N, C), or both (C)",
                 target.dims(),
-                x.dims()
+                input.dims()
             )
         }
         same_device("MultiLabelMarginLoss", ("target", target), ("input", input))?;
         // (N, C) from here on.
-        let count = x.dims().last().copied().unwrap_or(1);
+        let count = input.dims().last().copied().unwrap_or(1);
         if count == 0 {
-            bail!("MultiLabelMarginLoss: input has shape {:?} but needs one class or more", x.dims())
+            bail!("MultiLabelMarginLoss: input has shape {:?} but needs one class or more", input.dims())
         }
-        let x = x.reshape((x.elem_count() / count, count))?;
+        let shape = (input.elem_count() / count, count);
+        if can_be_fused(&[input]) {
+            let factor = self.reduction.factor(&input.dims()[..input.rank().saturating_sub(1)]);
+            let loss = MissingLeads { lists: read_lists(target, count)? };
+            let loss = fused_rows([&input.reshape(shape)?], 1, factor, loss)?;
+            return if factor.is_none() && input.rank() < 2 { loss.squeeze(0) } else { Ok(loss) };
+        }
+        let x = float("MultiLabelMarginLoss", "input", input)?.reshape(shape)?;
         let (index, listed) = lists(&at_hand(target)?, x.dims(), x.dtype())?;
 
         let (value, slopes) = missing_leads(&x.detach(), &index, &listed)?;
@@ -73,6 +81,52 @@ impl MultiLabelMarginLoss {
 
         self.reduction.reduce(&loss, input)
     }
+}
+
+struct MissingLeads {
+    /// The classes that each sample lists.
+    lists: Vec<Vec<usize>>,
+}
+
+impl RowLoss<1> for MissingLeads {
+    const PADDING: [f64; 1] = [f64::NEG_INFINITY];
+
+    #[inline(always)]
+    fn take<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], count: usize) -> Option<(W, W)> {
+        let listed = self.lists[i].iter().map(|&class| (class, row.as_flattened()[class])).collect::<Vec<_>>();
+        // What is listed is no rival, and infinitely far behind what is.
+        for &(class, _) in &listed {
+            row.as_flattened_mut()[class] = -W::INFINITY;
+        }
+        let mut slopes = vec![[W::ZERO; LANES]; row.len()];
+        let (mut loss, mut of_listed) = (W::ZERO, Vec::with_capacity(listed.len()));
+        for &(_, score) in &listed {
+            let lead = W::ONE - score;
+            let [missing, hits] = map_both([&mut *row, &mut slopes], |x, slope| {
+                let missing = positive(lead + x);
+                let hit = indicator(missing > W::ZERO);
+                ([x, slope + hit], [missing, hit])
+            });
+            loss += missing;
+            of_listed.push(hits);
+        }
+        row.copy_from_slice(&slopes);
+        for (&(class, _), hits) in listed.iter().zip(of_listed) {
+            row.as_flattened_mut()[class] -= hits;
+        }
+        let share = of(1.0 / count as f64);
+        Some((loss * share, share))
+    }
+}
+
+/// The classes that each sample lists, read by the host.
+fn read_lists(target: &Tensor, count: usize) -> Result<Vec<Vec<usize>>> {
+    let classes = integers("MultiLabelMarginLoss", "target", target)?;
+    if let Some(class) = classes.iter().find(|&&class| !(-1..count as i64).contains(&class)) {
+        bail!("MultiLabelMarginLoss: target holds {class} but must hold classes, 0 to {}, or -1", count - 1)
+    }
+    let list = |row: &[i64]| row.iter().map_while(|&class| usize::try_from(class).ok()).collect();
+    Ok(classes.chunks(count).map(list).collect())
 }
 
 /// What each listed class of a sample, (N, L), is short of a lead of 1 over each class that is not listed, summed over both
@@ -106,18 +160,8 @@ const AT_ONCE: usize = 1 << 20;
 /// The listed classes as `u32`, 0 behind a list's end, and 1 in `dtype` where one is listed, both of shape (N, L). On a
 /// device that can't be asked without waiting for it, NaN where what is listed is no class.
 fn lists(target: &Tensor, shape: &[usize], dtype: DType) -> Result<(Tensor, Tensor)> {
-    let mut target = classes("MultiLabelMarginLoss", "target", target)?.reshape(shape)?.contiguous()?;
+    let target = classes("MultiLabelMarginLoss", "target", target)?.reshape(shape)?.contiguous()?;
     let count = shape[1] as i64;
-    if is_host(target.device()) {
-        let rows = target.to_vec2::<i64>()?;
-        if let Some(class) = rows.iter().flatten().find(|&&class| !(-1..count).contains(&class)) {
-            bail!("MultiLabelMarginLoss: target holds {class} but must hold classes, 0 to {}, or -1", count - 1)
-        }
-        // No work on columns that all lists have ended before.
-        let len = |row: &Vec<i64>| row.iter().position(|&class| class < 0).unwrap_or(row.len());
-        let longest = rows.iter().map(len).max().unwrap_or(0);
-        target = target.narrow(1, 0, longest.max(1).min(shape[1]))?.contiguous()?;
-    }
     let ended = target.lt(0i64)?.to_dtype(dtype)?.cumsum(1)?.gt(0f64)?;
     let is_none = target.ge(count)?;
     let listed = (1. - ended.to_dtype(dtype)?)?;

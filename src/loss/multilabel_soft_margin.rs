@@ -1,6 +1,5 @@
-use super::bce_with_logits::{costs, formula};
-use super::{Reduction, broadcast_weight, matching, whole};
-use crate::kernel::fused;
+use super::bce_with_logits::{Costs, costs};
+use super::{Reduction, broadcast_weight, matching, whole, wide};
 use candle_core::{D, Result, Tensor, bail};
 
 /// Binary cross-entropy of each of `C` labels that a sample has or has not, averaged over the labels:
@@ -54,26 +53,29 @@ impl MultiLabelSoftMarginLoss {
     /// If `input` is a scalar, if shape, dtype or device of the two differ, if the dtype is not a float, or if `weight`
     /// does not broadcast to `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("MultiLabelSoftMarginLoss", [("input", input), ("target", &whole(target, input)?)])?;
-        if x.rank() == 0 {
-            bail!("MultiLabelSoftMarginLoss: input is a scalar but needs a dimension of labels, (…, C)")
+        const LOSS: &str = "MultiLabelSoftMarginLoss";
+        let args = matching(LOSS, [("input", input), ("target", &whole(target, input)?)])?;
+        if input.rank() == 0 {
+            bail!("{LOSS}: input is a scalar but needs a dimension of labels, (…, C)")
         }
+        let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
+        let labels = input.dim(D::Minus1)? as f64;
 
-        let labels = x.dim(D::Minus1)?;
-        let factor = self.reduction.factor(&x.dims()[..x.rank() - 1]).filter(|_| self.weight.is_none());
-        let factor = factor.map(|factor| factor / labels as f64);
-        if let Some(loss) = fused([&x, &y], factor, formula)? {
-            return loss.to_dtype(input.dtype());
+        let costs = |[x, y]: [Tensor; 2]| costs(&x, &(1. - &y)?, &y);
+        match self.reduction {
+            Reduction::None => {
+                // Summed before they are rounded.
+                let losses = Reduction::None.elements(wide(args)?, weight.as_ref(), Costs, costs)?;
+                (losses.sum(D::Minus1)? / labels)?.to_dtype(input.dtype())?.to_device(input.device())
+            }
+            // The mean over samples of means over labels is that over all.
+            Reduction::Mean => Reduction::Mean.elements(args, weight.as_ref(), Costs, costs),
+            reduction => {
+                let sum = Reduction::Sum.elements(wide(args)?, weight.as_ref(), Costs, costs)?;
+                let factor = reduction.factor(&input.dims()[..input.rank() - 1]).unwrap_or(1.0);
+                (sum * (factor / labels))?.to_dtype(input.dtype())?.to_device(input.device())
+            }
         }
-
-        let mut loss = costs(&x, &(1. - &y)?, &y)?;
-        if let Some(weight) = &self.weight {
-            let weight = broadcast_weight("MultiLabelSoftMarginLoss", "weight", &weight.detach(), &x)?;
-            loss = loss.broadcast_mul(&weight)?;
-        }
-        let loss = (loss.sum(D::Minus1)? / labels as f64)?;
-
-        self.reduction.reduce(&loss, input)
     }
 }
 

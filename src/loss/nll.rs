@@ -1,4 +1,5 @@
 use super::{Classes, Reduction, float};
+use crate::kernel::picked;
 use candle_core::{Result, Tensor};
 
 /// Negative log-likelihood: `l = -w_y · x_y`, for log-probabilities `x` and the class `y` of each sample.
@@ -56,12 +57,16 @@ impl NllLoss {
     /// or `target` not of one for classes, if the devices differ, or if `weight` has not `C` elements or is not of a
     /// float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let log_p = float("NllLoss", "input", input)?;
         let target = Classes::new("NllLoss", input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
-        let loss = target.negative_log_likelihood(&log_p)?;
+        if let Some(counted) = target.read()? {
+            let factor = target.factor(self.reduction, &counted);
+            return picked(input, target.dim, counted, factor);
+        }
+        let target = target.gathered()?;
+        let loss = target.negative_log_likelihood(&float("NllLoss", "input", input)?)?;
 
-        self.reduction.reduce_weighted(&loss, target.weight.as_ref(), input)
+        self.reduction.reduce_classes(&loss, &target, input)
     }
 }
 

@@ -1,7 +1,8 @@
 use super::{Reduction, check_elements, check_option, matching, whole};
-use crate::kernel::fused;
-use crate::kernel::scalar::{exp, ln};
+use crate::kernel::Formula;
+use crate::kernel::scalar::{Float, of};
 use candle_core::{Result, Tensor};
+use std::f64::consts::TAU;
 
 /// Negative log-likelihood of a count `y` under a Poisson distribution whose rate is predicted:
 ///
@@ -65,33 +66,64 @@ impl PoissonNllLoss {
     /// or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("PoissonNllLoss", "eps", self.eps, !self.eps.is_nan(), "a number")?;
-        let [x, y] = matching("PoissonNllLoss", [("input", input), ("target", &whole(target, input)?)])?;
-
-        let (eps, factor) = (self.eps as f32, self.reduction.factor(x.dims()).filter(|_| !self.full));
-        let fused = if self.log_input {
-            fused([&x, &y], factor, |[x, y]| (exp(x) - y * x, [exp(x) - y]))?
-        } else {
-            let negative = |rate: f64| rate + self.eps < 0.0;
-            check_elements("PoissonNllLoss", "input", &x, |rate| !negative(rate), "a rate, 0 or more")?;
-            fused([&x, &y], factor, move |[x, y]| (x - y * ln(x + eps), [1.0 - y / (x + eps)]))?
-        };
-        if let Some(loss) = fused {
-            return loss.to_dtype(input.dtype());
+        let args = matching("PoissonNllLoss", [("input", input), ("target", &whole(target, input)?)])?;
+        let Self { log_input, full, eps, reduction } = *self;
+        if !log_input {
+            let negative = |rate: f64| rate + eps < 0.0;
+            check_elements("PoissonNllLoss", "input", &args[0], |rate| !negative(rate), "a rate, 0 or more")?;
         }
 
-        let mut loss =
-            if self.log_input { (x.exp()? - (&y * &x)?)? } else { (&x - (&y * (&x + self.eps)?.log()?)?)? };
-        if self.full {
+        let ops = |[x, y]: [Tensor; 2]| {
+            let loss = if log_input { (x.exp()? - (&y * &x)?)? } else { (&x - (&y * (&x + eps)?.log()?)?)? };
+            if !full {
+                return Ok(loss);
+            }
             // Where there is nothing to add it is taken of 1, so that a gradient by the target is finite there.
             let is_small = y.le(1f64)?;
             let y = is_small.where_cond(&y.ones_like()?, &y)?;
-            let half_log_2pi_y = ((&y * (2. * std::f64::consts::PI))?.log()? / 2.)?;
+            let half_log_2pi_y = ((&y * TAU)?.log()? / 2.)?;
             let stirling = (((&y * y.log()?)? - &y)? + half_log_2pi_y)?;
-            loss = (loss + is_small.where_cond(&y.zeros_like()?, &stirling)?)?;
+            loss + is_small.where_cond(&y.zeros_like()?, &stirling)?
+        };
+        match log_input {
+            true => reduction.elements(args, None, OfLogRate { full }, ops),
+            false => reduction.elements(args, None, OfRate { eps, full }, ops),
         }
-
-        self.reduction.reduce(&loss, input)
     }
+}
+
+struct OfLogRate {
+    full: bool,
+}
+
+impl Formula<2> for OfLogRate {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let (rate, (stirling, slope)) = (x.exp(), if self.full { stirling(y) } else { (W::ZERO, W::ZERO) });
+        (rate - y * x + stirling, [rate - y, slope - x])
+    }
+}
+
+struct OfRate {
+    eps: f64,
+    full: bool,
+}
+
+impl Formula<2> for OfRate {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let rate = x + of(self.eps);
+        let (log, (stirling, slope)) = (rate.ln(), if self.full { stirling(y) } else { (W::ZERO, W::ZERO) });
+        (x - y * log + stirling, [W::ONE - y / rate, slope - log])
+    }
+}
+
+/// What stands for `log y!` from 2 on, and its derivative.
+#[inline(always)]
+fn stirling<W: Float>(y: W) -> (W, W) {
+    let (log, half) = (y.ln(), of::<W>(0.5));
+    let value = y * log - y + half * (y * of(TAU)).ln();
+    if y > W::ONE { (value, log + half / y) } else { (W::ZERO, W::ZERO) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 use super::{L1Loss, Reduction, check_option, matching};
-use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::clamp;
+use crate::kernel::scalar::{Float, clamp, least, of};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Absolute error with its corner rounded off, for an error `d = x - y`:
@@ -60,29 +59,33 @@ impl SmoothL1Loss {
     /// If `beta` is negative, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option("SmoothL1Loss", "beta", self.beta, self.beta >= 0.0, "0 or more")?;
-        let [x, y] = matching("SmoothL1Loss", [("input", input), ("target", target)])?;
+        let args = matching("SmoothL1Loss", [("input", input), ("target", target)])?;
         // Also where it vanishes in single precision, as it does in PyTorch.
         if self.beta as f32 == 0.0 {
             return L1Loss { reduction: self.reduction }.forward(input, target);
         }
 
-        let beta = self.beta as f32;
-        let formula = move |[x, y]: [f32; 2]| {
-            let d = (x - y).abs();
-            let c = d.min(beta);
-            (c / beta * (d - c / 2.0), [clamp((x - y) / beta, 1.0)])
-        };
-        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
-            return loss.to_dtype(input.dtype());
-        }
-        // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.
-        let distance = ops::abs(&(x - y)?)?;
-        let c = ops::at_most(&distance.detach(), self.beta)?;
-        // By a tensor: the reciprocal that candle makes of a number may be infinite.
-        let beta = c.zeros_like()?.affine(0., self.beta)?;
-        let loss = ((&c / beta)? * (distance - (c / 2.)?)?)?;
+        self.reduction.elements(args, None, Rounded { beta: self.beta }, |[x, y]| {
+            // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.
+            let distance = ops::abs(&(x - y)?)?;
+            let c = ops::at_most(&distance.detach(), self.beta)?;
+            // By a tensor: the reciprocal that candle makes of a number may be infinite.
+            let beta = c.zeros_like()?.affine(0., self.beta)?;
+            (&c / beta)? * (distance - (c / 2.)?)?
+        })
+    }
+}
 
-        self.reduction.reduce(&loss, input)
+struct Rounded {
+    beta: f64,
+}
+
+impl Formula<2> for Rounded {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let (d, beta) = ((x - y).abs(), of(self.beta));
+        let (c, slope) = (least(d, beta), clamp((x - y) / beta, W::ONE));
+        (c / beta * (d - c / of(2.0)), [slope, -slope])
     }
 }
 

@@ -1,7 +1,6 @@
 use super::{Reduction, matching, whole};
-use crate::kernel::fused;
-use crate::kernel::ops;
-use crate::kernel::scalar::{logistic, positive};
+use crate::kernel::scalar::{Float, logistic, positive};
+use crate::kernel::{Formula, ops};
 use candle_core::{Result, Tensor};
 
 /// Logistic loss of a score `x` against a side `y`, 1 or -1: `l = log(1 + e^(-y·x))`.
@@ -47,20 +46,20 @@ impl SoftMarginLoss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let [x, y] = matching("SoftMarginLoss", [("input", input), ("target", &whole(target, input)?)])?;
+        let args = matching("SoftMarginLoss", [("input", input), ("target", &whole(target, input)?)])?;
 
-        let formula = |[x, y]: [f32; 2]| {
-            let z = -y * x;
-            let (tail, sigmoid) = logistic(z);
-            (positive(z) + tail, [-y * sigmoid])
-        };
-        if let Some(loss) = fused([&x, &y], self.reduction.factor(x.dims()), formula)? {
-            return loss.to_dtype(input.dtype());
-        }
+        self.reduction.elements(args, None, Logistic, |[x, y]| ops::log_sigmoid(&(x * y)?)?.neg())
+    }
+}
 
-        let loss = ops::log_sigmoid(&(x * y)?)?.neg()?;
+struct Logistic;
 
-        self.reduction.reduce(&loss, input)
+impl Formula<2> for Logistic {
+    #[inline(always)]
+    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
+        let z = -y * x;
+        let (tail, sigmoid) = logistic(z);
+        (positive(z) + tail, [-y * sigmoid, -x * sigmoid])
     }
 }
 

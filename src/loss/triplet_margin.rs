@@ -1,5 +1,6 @@
-use super::{Reduction, check_option, matching};
-use crate::kernel::ops;
+use super::{Reduction, check_option, matching, wide};
+use crate::kernel::scalar::{Float, indicator, most, of, sign};
+use crate::kernel::{Lanes, RowLoss, can_be_fused, fused_rows, map, map_both, ops};
 use candle_core::{D, Result, Tensor, bail};
 
 /// A loss on three points: an anchor should be nearer to what is like it than to what is not, by `margin`:
@@ -74,7 +75,7 @@ impl TripletMarginLoss {
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
         check_option(LOSS, "p", self.p, self.p >= 0.0, "0 or more")?;
         check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
-        let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
+        let points = wide(matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?)?;
         if anchor.rank() == 0 {
             bail!("{LOSS}: anchor is a scalar but needs a dimension to measure distances in, (…, D)")
         }
@@ -102,6 +103,9 @@ pub(super) fn triplet(
 
 /// `‖u - v + eps‖_p` over the last dimension.
 pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tensor> {
+    if can_be_fused(&[u, v]) && u.rank() > 0 {
+        return fused_rows([u, v], u.rank() - 1, None, Norm { p, eps });
+    }
     let size = ops::abs(&((u - v)? + eps)?)?;
     // A scalar is a place in one dimension.
     let size = if size.rank() == 0 { size.unsqueeze(0)? } else { size };
@@ -128,6 +132,53 @@ pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tenso
         return power(&size.sqr()?.sum(D::Minus1)?, 0.5);
     }
     power(&power(&size, p)?.sum(D::Minus1)?, 1. / p)
+}
+
+/// The `p`-norm of what two rows differ by, and `eps`.
+struct Norm {
+    p: f64,
+    eps: f64,
+}
+
+impl RowLoss<2> for Norm {
+    const PADDING: [f64; 2] = [0.0; 2];
+
+    #[inline(always)]
+    fn take<W: Float>(&self, _: usize, [u, v]: [&mut [Lanes<W>]; 2], count: usize) -> Option<(W, W)> {
+        let (zero, one, eps) = (W::ZERO, W::ONE, of::<W>(self.eps));
+        map_both([u, v], |u, v| ([u - v + eps, v], []));
+        u.as_flattened_mut()[count..].fill(zero);
+        let unless_0 = |x: W, value: W| if x == zero { zero } else { value };
+        let (norm, unit) = match self.p {
+            0.0 => {
+                let [count] = map(u, |d| (zero, [indicator(d != zero)]));
+                (count, one)
+            }
+            1.0 => {
+                let [sum] = map(u, |d| (sign(d), [d.abs()]));
+                (sum, one)
+            }
+            2.0 => {
+                let [sum] = map(u, |d| (d, [d * d]));
+                let norm = sum.sqrt();
+                (norm, unless_0(norm, one / norm))
+            }
+            f64::INFINITY => {
+                // The gradient is shared evenly by all that are the largest.
+                let max = u.as_flattened().iter().fold(zero, |max, d| if d.abs() <= max { max } else { d.abs() });
+                let [hits] = map(u, |d| if d.abs() == max { (sign(d), [one]) } else { (zero, [zero]) });
+                (max, one / most(hits, one))
+            }
+            p => {
+                let [exponent, inverse] = [p, 1.0 / p].map(of::<W>);
+                let [sum] = map(u, |d| (d, [unless_0(d, d.abs().powf(exponent))]));
+                map(u, |d| (unless_0(d, d.abs().powf(exponent - one)) * sign(d), []));
+                (unless_0(sum, sum.powf(inverse)), unless_0(sum, sum.powf(inverse - one)))
+            }
+        };
+        map_both([u, v], |slope, _| ([slope, -slope], []));
+        Some((norm, unit))
+    }
 }
 
 /// `x^e` for `x >= 0`, with derivative 0 at 0 for every `e`, as PyTorch's norms have.

@@ -1,5 +1,5 @@
 use super::triplet_margin::{distance, triplet};
-use super::{Reduction, check_option, matching};
+use super::{Reduction, check_option, matching, wide};
 use candle_core::{Result, Tensor};
 
 /// A distance between points, or rows of points: from two tensors of shape `(…, D)` to one of shape `(…)`.
@@ -96,7 +96,7 @@ impl TripletMarginWithDistanceLoss {
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
         const LOSS: &str = "TripletMarginWithDistanceLoss";
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
-        let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
+        let points = wide(matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?)?;
 
         let loss = triplet(&points, self.margin, self.swap, &self.distance)?;
 
