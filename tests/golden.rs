@@ -271,6 +271,37 @@ fn half_precision_is_rounded_once() -> Result<()> {
 }
 
 #[test]
+fn gradients_in_half_precision_are_those_of_single_precision_rounded() -> Result<()> {
+    let (json, tensors) = load();
+    for (number, json) in json["cases"].as_array().unwrap().iter().enumerate() {
+        let case = Case { number, json, tensors: &tensors };
+        for dtype in [DType::F16, DType::BF16] {
+            let gradients = |computed: DType| -> Result<Vec<Vec<f64>>> {
+                let (mut args, mut variables) = (HashMap::new(), Vec::new());
+                for (name, kind) in json["args"].as_object().unwrap() {
+                    let arg = case.tensor(&format!("arg.{name}"), dtype).unwrap();
+                    let arg = if arg.dtype().is_float() { arg.to_dtype(computed)? } else { arg };
+                    let arg = Var::from_tensor(&arg)?;
+                    args.insert(name.as_str(), if kind == "variable" { arg.as_tensor().clone() } else { arg.detach() });
+                    variables.push(arg);
+                }
+                let grads = case.forward(dtype, &args)?.sum_all()?.backward()?;
+                variables.iter().filter_map(|var| grads.get(var)).map(list).collect()
+            };
+            let (found, expected) = (gradients(dtype)?, gradients(DType::F32)?);
+            assert_eq!(found.len(), expected.len(), "{json}");
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                // Some are rounded on the way, as candle passes them on.
+                let is_out_of_range = expected.abs() > 60_000.0 || expected.is_nan();
+                let worst = ulps(*found, *expected, dtype);
+                assert!(is_out_of_range || worst <= 4.0, "{dtype:?} {json}: {found}, not {expected}: {worst} units");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn losses_are_pytorchs_in_value_and_gradient() {
     let (json, tensors) = load();
     let mut failures = Vec::new();

@@ -1,4 +1,5 @@
-//! Large batches in `f32`, which several threads share, against `f64`, which tensor ops compute.
+//! Large batches, which several threads share, against the same in pieces that one thread takes: the same losses and
+//! derivatives to the last bit, in every precision and layout.
 
 mod common;
 
@@ -12,8 +13,7 @@ const COLUMNS: usize = 257;
 /// Numbers spread over `low..high`.
 fn spread(low: f64, high: f64, seed: usize) -> Tensor {
     let value = |i: usize| low + (high - low) * (((i + 1) * (7919 + 611 * seed)) % 10_007) as f64 / 10_007.0;
-    // What f32 holds exactly, so that both precisions start from the same.
-    let values = (0..ROWS * COLUMNS).map(|i| f64::from(value(i) as f32)).collect::<Vec<_>>();
+    let values = (0..ROWS * COLUMNS).map(value).collect::<Vec<_>>();
     Tensor::from_vec(values, (ROWS, COLUMNS), &device()).unwrap()
 }
 
@@ -39,7 +39,33 @@ const OF_SHARES: [Loss; 5] = [
     }),
 ];
 
-const OF_CLASSES: [Loss; 3] = [
+const OF_TWO: [Loss; 4] = [
+    ("margin_ranking", |x, y, reduction| {
+        MarginRankingLoss { margin: 0.7, reduction }.forward(x, y, &(x - y)?.detach().sign()?)
+    }),
+    ("cosine_embedding", |x, y, reduction| {
+        let sides = y.narrow(1, 0, 1)?.squeeze(1)?.detach().sign()?;
+        CosineEmbeddingLoss { margin: 0.0, reduction }.forward(x, y, &sides)
+    }),
+    ("triplet_margin", |x, y, reduction| {
+        TripletMarginLoss { swap: true, reduction, ..Default::default() }.forward(x, y, &(y * 0.7)?)
+    }),
+    ("cross_entropy against shares", |x, y, reduction| {
+        CrossEntropyLoss { label_smoothing: 0.1, reduction, ..Default::default() }.forward(x, &y.abs()?)
+    }),
+];
+
+const OF_CLASSES: [Loss; 6] = [
+    ("nll", |x, y, reduction| NllLoss { reduction, ..Default::default() }.forward(x, y)),
+    ("cross_entropy, smoothed", |x, y, reduction| {
+        let weight = Some(Tensor::arange(1f32, 1.0 + COLUMNS as f32, x.device())?);
+        CrossEntropyLoss { weight, label_smoothing: 0.1, ignore_index: 3, reduction }.forward(x, y)
+    }),
+    ("multilabel_margin", |x, y, reduction| {
+        let lists = (x.ones_like()?.to_dtype(DType::F32)?.broadcast_mul(&y.to_dtype(DType::F32)?.unsqueeze(1)?)?)
+            .to_dtype(DType::I64)?;
+        MultiLabelMarginLoss { reduction }.forward(x, &lists)
+    }),
     ("cross_entropy", |x, y, reduction| CrossEntropyLoss { reduction, ..Default::default() }.forward(x, y)),
     ("multi_margin", |x, y, reduction| MultiMarginLoss { reduction, ..Default::default() }.forward(x, y)),
     ("multi_margin, squared", |x, y, reduction| {
@@ -47,32 +73,68 @@ const OF_CLASSES: [Loss; 3] = [
     }),
 ];
 
-/// Value and gradient, in double precision.
-fn results(x: &Tensor, y: &Tensor, loss: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<(f64, Vec<f64>)> {
-    let x = Var::from_tensor(x)?;
-    let value = loss(&x, y)?;
-    let grads = value.backward()?;
-    let grad = grads.get(&x).unwrap().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-    Ok((value.to_dtype(DType::F64)?.to_scalar()?, grad))
+/// The losses, one for each row or element, and the gradients by both arguments, as they are without a reduction and with
+/// the sum.
+fn results(x: &Tensor, y: &Tensor, loss: &Loss) -> Result<Vec<Vec<f64>>> {
+    let list = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (x, y_var) = (Var::from_tensor(x)?, Var::from_tensor(y)?);
+    let y = if y.dtype().is_float() { y_var.as_tensor() } else { y };
+    let losses = loss.1(&x, y, Reduction::None)?;
+    let mut results = vec![list(&losses)?];
+    for value in [(losses * 2.0)?.sum_all()?, loss.1(&x, y, Reduction::Sum)?] {
+        let grads = value.backward()?;
+        for var in [&x, &y_var] {
+            results.push(grads.get(var).map(list).transpose()?.unwrap_or_default());
+        }
+    }
+    Ok(results)
 }
 
 #[test]
 fn several_threads_compute_the_same() -> Result<()> {
     let classes = Tensor::from_iter((0..ROWS).map(|row| (row * 31 % COLUMNS) as u32), &device())?;
     let (real, share) = ((spread(-3.0, 3.0, 1), spread(-3.0, 3.0, 2)), (spread(0.01, 0.99, 1), spread(0.01, 0.99, 2)));
-    let all = OF_REAL.map(|loss| (loss, &real.0, &real.1)).into_iter();
-    let all = all.chain(OF_SHARES.map(|loss| (loss, &share.0, &share.1)));
-    let all = all.chain(OF_CLASSES.map(|loss| (loss, &real.0, &classes)));
-    for ((name, loss), x, y) in all {
-        for reduction in [Reduction::Mean, Reduction::Sum, Reduction::BatchMean] {
-            let (value, grad) = results(x, y, |x, y| loss(x, y, reduction))?;
-            let y = if y.dtype().is_float() { &y.to_dtype(DType::F32)? } else { y };
-            let (found, found_grad) = results(&x.to_dtype(DType::F32)?, y, |x, y| loss(x, y, reduction))?;
-            assert!((found - value).abs() <= 2e-6 * value.abs(), "{name}, {reduction:?}: {found}, not {value}");
-            let largest = grad.iter().fold(0f64, |largest, grad| largest.max(grad.abs()));
-            for (found, grad) in found_grad.iter().zip(&grad) {
-                assert!((found - grad).abs() <= 2e-6 * largest, "{name}, {reduction:?}: {found}, not {grad}");
+    let all = OF_REAL.iter().chain(&OF_TWO).map(|loss| (loss, &real.0, &real.1));
+    let all = all.chain(OF_SHARES.iter().map(|loss| (loss, &share.0, &share.1)));
+    let all = all.chain(OF_CLASSES.iter().map(|loss| (loss, &real.0, &classes)));
+    for (loss, x, y) in all {
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16] {
+            let x = x.to_dtype(dtype)?;
+            let y = if y.dtype().is_float() { y.to_dtype(dtype)? } else { y.clone() };
+            let whole = results(&x, &y, loss)?;
+            let turned = if x.dims() == y.dims() { y.t()?.contiguous()?.t()? } else { y.clone() };
+            let turned = results(&x.t()?.contiguous()?.t()?, &turned, loss)?;
+            assert!(whole == turned, "{}, {dtype:?}: turned round", loss.0);
+            let mut pieces = vec![Vec::new(); whole.len()];
+            for start in (0..ROWS).step_by(7) {
+                let piece = |t: &Tensor| t.narrow(0, start, 7.min(ROWS - start));
+                for (all, piece) in pieces.iter_mut().zip(results(&piece(&x)?, &piece(&y)?, loss)?) {
+                    all.extend(piece);
+                }
             }
+            assert!(whole == pieces, "{}, {dtype:?}", loss.0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn classes_may_lie_in_any_dimension() -> Result<()> {
+    let (n, c, h, w) = (3, 21, 37, 41);
+    let x = spread(-3.0, 3.0, 1).flatten_all()?.narrow(0, 0, 3 * 21 * 37 * 29)?;
+    let x = Tensor::cat(&[&x, &x], 0)?.narrow(0, 0, n * c * h * w)?.reshape((n, c, h, w))?;
+    let classes = Tensor::from_iter((0..n * h * w).map(|i| (i * 31 % c) as u32), &device())?.reshape((n, h, w))?;
+    let cross_entropy: Loss = ("cross_entropy", |x, y, reduction| {
+        CrossEntropyLoss { label_smoothing: 0.1, ignore_index: 3, reduction, ..Default::default() }.forward(x, y)
+    });
+    for loss in [&OF_CLASSES[0], &cross_entropy] {
+        let images = results(&x, &classes, loss)?;
+        let rows = x.permute((0, 2, 3, 1))?.reshape((n * h * w, c))?;
+        let rows = results(&rows, &classes.flatten_all()?, loss)?;
+        assert!(images[0] == rows[0], "{}", loss.0);
+        for (images, rows) in images[1..].iter().zip(&rows[1..]).filter(|(images, _)| !images.is_empty()) {
+            let rows = Tensor::from_slice(rows, (n, h, w, c), &device())?.permute((0, 3, 1, 2))?;
+            assert!(*images == rows.flatten_all()?.to_vec1::<f64>()?, "{}", loss.0);
         }
     }
     Ok(())

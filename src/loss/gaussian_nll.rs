@@ -1,4 +1,4 @@
-use super::{Reduction, check_elements, check_option, matching, same_kind};
+use super::{Reduction, check_elements, check_option, matching, same_kind, wide};
 use crate::kernel::scalar::{Float, of};
 use crate::kernel::{Formula, is_host};
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -83,14 +83,21 @@ impl GaussianNllLoss {
 
         // Half of 2π's logarithm goes to each element.
         let constant = if self.full { (2. * std::f64::consts::PI).ln() / 2. } else { 0. };
-        let args = [x, var.broadcast_as(input.shape())?, y];
-        self.reduction.elements(args, None, Likelihood { eps: self.eps, constant }, |[x, var, y]| {
+        let args = if var.dims() == input.dims() {
+            [x, var, y]
+        } else {
+            // In the precision that its gradient is summed in.
+            let [x, var, y] = wide([x, var, y])?;
+            [x, var.broadcast_as(input.shape())?, y]
+        };
+        let loss = self.reduction.elements(args, None, Likelihood { eps: self.eps, constant }, |[x, var, y]| {
             // Where the bound holds the value is eps, but the derivative is var's own.
             let at_bound = ((&var - var.detach())? + self.eps)?;
             let bounded = var.lt(self.eps)?.where_cond(&at_bound, &var)?;
             let error = ((x - y)?.sqr()? / &bounded)?;
             ((error + bounded.log()?)? / 2.)? + constant
-        })
+        })?;
+        loss.to_dtype(input.dtype())
     }
 }
 
