@@ -71,7 +71,7 @@ fn jittered(originals: &[Original], count: usize, seed: u64) -> Images {
         let shift = [rng.random_range(-SHIFT..SHIFT), rng.random_range(-SHIFT..SHIFT)];
         move || draw(&original.pixels, angle, scale, shift, image)
     });
-    in_parallel(draws.collect::<Vec<_>>().chunks_mut(1000).collect(), |draws| draws.iter_mut().for_each(|draw| draw()));
+    in_parallel(draws.collect::<Vec<_>>().chunks_mut(1000), |draws| draws.iter_mut().for_each(|draw| draw()));
     Images { pixels, labels: originals.iter().map(|original| original.digit).cycle().take(count).collect() }
 }
 

@@ -162,7 +162,7 @@ fn brightness(pixels: &Tensor) -> Result<Tensor> {
     let bytes = elements::<u8>(storage, layout)?;
     let mut values = vec![0f32; bytes.len()];
     let chunks = values.chunks_mut(CHUNK).zip(bytes.chunks(CHUNK));
-    in_parallel(chunks.collect(), |(values, bytes)| {
+    in_parallel(chunks, |(values, bytes)| {
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) * UNIT),

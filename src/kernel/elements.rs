@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
 
 /// The loss of one element of each argument.
-pub(crate) trait Formula<const N: usize>: Send + Sync + 'static {
+pub(crate) trait Formula<const N: usize>: Copy + Send + Sync + 'static {
     /// The loss, and its derivatives by the arguments. Of those that nobody asks for no more than the code is there.
     fn at<W: Float>(&self, args: [W; N]) -> (W, [W; N]);
 }
@@ -69,7 +69,7 @@ impl<const N: usize> Walk<N> for Elements<N> {
             let slopes = slopes.each_mut().map(|slopes| slopes.as_mut().and_then(Iterator::next).map(Sink::new));
             (chunk * CHUNK, losses, slopes, sum)
         });
-        in_parallel(tasks.collect(), |(start, mut losses, mut slopes, sum)| {
+        in_parallel(tasks, |(start, mut losses, mut slopes, sum)| {
             let mut rooms = [const { Vec::new() }; N];
             let (mut weight_room, mut grad_room) = (Vec::new(), Vec::new());
             let end = len.min(start + CHUNK);
@@ -208,6 +208,8 @@ impl<F: Formula<N>, W: Float, const N: usize> Job<'_, F, W, N> {
     #[inline(always)]
     fn run<const K: usize>(self) -> [W; LANES] {
         let Self { formula, tile, .. } = self;
+        // Of its own, so that nothing that is written could change it and the options stay in registers.
+        let formula = *formula;
         let blocks = tile.args[0].len() / LANES;
         let args = tile.args.map(|arg| &arg.as_chunks::<LANES>().0[..blocks]);
         let [weight, grad] =
@@ -218,11 +220,14 @@ impl<F: Formula<N>, W: Float, const N: usize> Job<'_, F, W, N> {
         let mut sums = [W::ZERO; LANES];
         for i in 0..blocks {
             let (mut losses, mut slopes) = ([W::ZERO; LANES], [[W::ZERO; LANES]; K]);
+            let block = args.map(|arg| &arg[i]);
             for lane in 0..LANES {
-                let (loss, derivatives) = formula.at(args.map(|arg| arg[i][lane]));
+                let (loss, derivatives) = formula.at(block.map(|arg| arg[lane]));
                 losses[lane] = loss;
-                for (slopes, derivative) in slopes.iter_mut().zip(derivatives) {
-                    slopes[lane] = derivative * tile.factor;
+                // By number: an iterator over them keeps the loop from becoming vectors.
+                #[allow(clippy::needless_range_loop)]
+                for k in 0..K {
+                    slopes[k][lane] = derivatives[k] * tile.factor;
                 }
             }
             if let Some(weight) = weight {

@@ -11,6 +11,7 @@ mod fused;
 mod number;
 pub(crate) mod ops;
 mod paths;
+pub(crate) mod pool;
 pub(crate) mod product;
 mod rows;
 pub(crate) mod scalar;
@@ -18,16 +19,16 @@ pub(crate) mod scalar;
 pub(crate) use elements::{Formula, fused_elements};
 pub(crate) use fused::can_be_fused;
 pub(crate) use paths::{Sequence, path_losses};
+pub(crate) use pool::in_parallel;
 pub(crate) use rows::{Counted, Lanes, RowLoss, fused_rows, largest, map, map_both, picked, sum_of};
 
-use candle_core::utils::barrier_pool;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, WithDType, bail};
 use fused::on_host;
 use number::{Source, with_number};
 use pulp::{Simd, WithSimd};
 use scalar::Float;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What one thread takes at a time, and the least that is worth a second thread.
 pub(crate) const CHUNK: usize = 1 << 15;
@@ -54,7 +55,7 @@ pub(crate) fn sum(t: &Tensor) -> Result<f64> {
     let (storage, layout) = t.storage_and_layout();
     let values = elements::<f32>(on_host(&storage)?, layout)?;
     let mut sums = vec![0f64; values.len().div_ceil(CHUNK)];
-    in_parallel(values.chunks(CHUNK).zip(&mut sums).collect(), |(values, sum)| {
+    in_parallel(values.chunks(CHUNK).zip(&mut sums), |(values, sum)| {
         *sum = pulp::Arch::new().dispatch(Sum(values));
     });
     Ok(sums.iter().sum())
@@ -86,23 +87,6 @@ pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layou
     }
 }
 
-/// Does `work` on each task, on as many cores as there are. The threads are candle's own: others would have to share
-/// the cores with those, which keep spinning for a while after each of candle's ops. They do one call's tasks at a time, so
-/// `work` must not itself call this, nor an op of candle's.
-pub(crate) fn in_parallel<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
-    if tasks.len() < 2 {
-        return tasks.into_iter().for_each(work);
-    }
-    let tasks = tasks.into_iter().map(|task| Mutex::new(Some(task))).collect::<Vec<_>>();
-    barrier_pool().execute_chunked(tasks.len(), |range| {
-        for task in &tasks[range] {
-            if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                work(task);
-            }
-        }
-    });
-}
-
 /// The first element that is not `ok`, of a tensor of floats on the host, and where it is.
 pub(crate) fn find_not(t: &Tensor, ok: impl Fn(f64) -> bool + Sync) -> Result<Option<(usize, f64)>> {
     let len = t.elem_count();
@@ -110,7 +94,7 @@ pub(crate) fn find_not(t: &Tensor, ok: impl Fn(f64) -> bool + Sync) -> Result<Op
         let (storage, layout) = t.storage_and_layout();
         let source = Source::<T>::new(on_host(&storage)?, layout)?;
         let first = AtomicUsize::new(len);
-        in_parallel((0..len).step_by(CHUNK).collect(), |start| {
+        in_parallel((0..len).step_by(CHUNK), |start| {
             let mut room = Vec::new();
             let values = source.tile(start, CHUNK.min(len - start), &mut room);
             if !pulp::Arch::new().dispatch(All { values, ok: &ok }) {

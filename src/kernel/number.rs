@@ -181,7 +181,8 @@ pub(crate) use with_number;
 pub(crate) struct Source<'a, T> {
     pub values: &'a [T],
     start: usize,
-    /// Size and stride of each dimension, the last first, those that continue each other as one. Empty for one element.
+    /// Size and stride of each dimension, the last first, those that continue each other as one. None where all lie beside
+    /// each other.
     steps: Vec<(usize, usize)>,
 }
 
@@ -193,6 +194,15 @@ impl<'a, T: Number> Source<'a, T> {
     /// The elements from `start` on, by the sizes and strides of their dimensions.
     pub fn strided(values: &'a [T], start: usize, dims: &[usize], strides: &[usize]) -> Self {
         let mut steps = Vec::<(usize, usize)>::new();
+        let mut beside = 1;
+        let is_plain = dims.iter().zip(strides).rev().all(|(&size, &stride)| {
+            let is_next = size == 1 || stride == beside;
+            beside *= size;
+            is_next
+        });
+        if is_plain {
+            return Self { values, start, steps };
+        }
         for (&size, &stride) in dims.iter().zip(strides).rev().filter(|(size, _)| **size != 1) {
             match steps.last_mut() {
                 Some((inner, step)) if stride == *inner * *step => *inner *= size,
@@ -205,6 +215,9 @@ impl<'a, T: Number> Source<'a, T> {
     /// Where the element `i` is.
     #[inline]
     pub fn at(&self, mut i: usize) -> usize {
+        if self.steps.is_empty() {
+            return self.start + i;
+        }
         let mut at = self.start;
         for &(size, stride) in &self.steps {
             at += i % size * stride;
@@ -219,7 +232,7 @@ impl<'a, T: Number> Source<'a, T> {
 
     /// The elements `i..i + len`: where they are if that will do, else in the first places of `room`.
     pub fn tile<'b>(&'b self, i: usize, len: usize, room: &'b mut Vec<T::Wide>) -> &'b [T::Wide] {
-        if T::IS_WIDE && matches!(self.steps[..], [] | [(_, 1)]) {
+        if T::IS_WIDE && self.steps.is_empty() {
             return T::as_wide(&self.values[self.start + i..self.start + i + len]);
         }
         if room.len() < len {
@@ -231,7 +244,7 @@ impl<'a, T: Number> Source<'a, T> {
 
     /// Copies the elements from `i` on, as many as there is room for.
     pub fn read(&self, mut i: usize, mut to: &mut [T::Wide]) {
-        let (size, stride) = self.steps.first().copied().unwrap_or((1, 1));
+        let (size, stride) = self.steps.first().copied().unwrap_or((usize::MAX, 1));
         while !to.is_empty() {
             let run = to.len().min(size - i % size);
             let (run_to, rest) = to.split_at_mut(run);

@@ -1,7 +1,7 @@
 //! Products of matrices on candle's own threads, by `gemm`.
 
-use super::{elements, in_parallel, is_plain};
-use candle_core::utils::barrier_pool;
+use super::pool::{in_parallel, threads};
+use super::{elements, is_plain};
 use candle_core::{Result, Storage, Tensor, bail};
 
 /// A matrix whose rows or, transposed, columns follow each other.
@@ -87,7 +87,7 @@ const THREADING_THRESHOLD: usize = 1 << 20;
 /// be few and long, through what is summed, as then each core would have to prepare all of `b` for them.
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
-    let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { barrier_pool().n_workers() + 1 };
+    let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
     if parts > 1 && m < n && m < k {
         let some = k.div_ceil(parts);
         let starts = (0..k).step_by(some).collect::<Vec<_>>();
@@ -95,7 +95,7 @@ pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
         let into = std::iter::once(&mut *c).chain(sums.iter_mut().map(Vec::as_mut_slice));
         let tasks = starts.into_iter().zip(into);
         let tasks = tasks.map(|(start, c)| (c, a.transposed().block(start, some).transposed(), b.block(start, some)));
-        in_parallel(tasks.collect(), |(c, a, b)| add_block(c, a, b));
+        in_parallel(tasks.collect::<Vec<_>>().into_iter(), |(c, a, b)| add_block(c, a, b));
         for sum in sums {
             c.iter_mut().zip(sum).for_each(|(c, sum)| *c += sum);
         }
@@ -103,7 +103,7 @@ pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     }
     let rows = m.div_ceil(parts);
     let blocks = c.chunks_mut((rows * n).max(1)).enumerate();
-    in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))).collect(), |(c, a)| add_block(c, a, b));
+    in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))), |(c, a)| add_block(c, a, b));
 }
 
 #[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.

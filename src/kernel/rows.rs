@@ -60,46 +60,44 @@ impl Counted {
 /// `-w·x` of each row's number `x` at its class, and their sum times `factor`, if there is one. A walk would read and write
 /// all that is beside.
 pub(crate) fn picked(x: &Tensor, dim: usize, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
-    with_number!(x.dtype(), T => pick::<T>(x, dim, counted, factor))
+    let mut shape = x.dims().to_vec();
+    shape[dim] = 1;
+    let places = counted.classes.iter().map(|&class| if class == Counted::IGNORED { 0 } else { class });
+    let index = Tensor::from_vec(places.collect::<Vec<_>>(), shape, x.device())?;
+    // candle's own op, as what its backward adds to a gradient are these few numbers, not as many as `x` has.
+    let picked = x.contiguous()?.gather(&index, dim)?.squeeze(dim)?;
+    with_number!(x.dtype(), T => weigh::<T>(&picked, counted, factor))
 }
 
-fn pick<T: Number>(x: &Tensor, dim: usize, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
-    let (storage, layout) = x.storage_and_layout();
-    let from = RowsAt::<T>::new(on_host(&storage)?.as_slice()?, layout, dim);
-    let loss = |i: usize| match counted.get(i) {
-        Some((class, weight)) => {
-            let number = from.starts.values[from.starts.at(i) + class * from.stride];
-            -number.wide() * of(weight)
-        }
-        None => T::Wide::ZERO,
-    };
+/// `-w·x` of numbers, and their sum times `factor`, if there is one.
+fn weigh<T: Number>(x: &Tensor, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
     let rows = 0..counted.classes.len();
-    let value = match factor {
-        Some(factor) => {
-            let sum = rows.map(|i| loss(i).to_f64()).sum::<f64>();
-            Tensor::from_vec(vec![T::nearest(of(sum * factor))], (), x.device())?
-        }
-        None => {
-            let mut dims = layout.dims().to_vec();
-            dims.remove(dim);
-            Tensor::from_vec(rows.map(|i| T::nearest(loss(i))).collect::<Vec<_>>(), dims, x.device())?
+    let weight = move |i| counted.get(i).map(|(_, weight)| -weight);
+    let value = {
+        let (storage, layout) = x.storage_and_layout();
+        let numbers = Source::<T>::new(on_host(&storage)?, layout)?;
+        // An ignored row costs nothing, whatever stands in it.
+        let losses = rows.clone().map(|i| weight(i).map_or(T::Wide::ZERO, |weight| numbers.get(i) * of(weight)));
+        match factor {
+            Some(factor) => {
+                let sum = losses.map(|loss| loss.to_f64()).sum::<f64>();
+                Tensor::from_vec(vec![T::nearest(of(sum * factor))], (), x.device())?
+            }
+            None => Tensor::from_vec(losses.map(T::nearest).collect::<Vec<_>>(), x.shape(), x.device())?,
         }
     };
     let shape = x.shape().clone();
     ops::with_gradient(x, &value, move |grad| {
         let (storage, layout) = grad.storage_and_layout();
         let grad = Source::<T>::new(on_host(&storage)?, layout)?;
-        let to = RowsAt::<T>::new(&[], &Layout::contiguous(&shape), dim);
-        // Zeros that the system hands out are written only where something else belongs.
-        let mut gradient = vec![T::ZERO; shape.elem_count()];
-        for i in 0..counted.classes.len() {
-            if let Some((class, weight)) = counted.get(i) {
-                let grad = grad.get(if factor.is_some() { 0 } else { i });
-                let slope = of::<T::Wide>(-weight * factor.unwrap_or(1.0)) * grad;
-                gradient[to.starts.at(i) + class * to.stride] = T::nearest(slope);
-            }
-        }
-        Tensor::from_vec(gradient, &shape, &Device::Cpu)
+        let slope = |i| match weight(i) {
+            Some(weight) => match factor {
+                Some(factor) => T::nearest(of::<T::Wide>(weight * factor) * grad.get(0)),
+                None => T::nearest(of::<T::Wide>(weight) * grad.get(i)),
+            },
+            None => T::ZERO,
+        };
+        Tensor::from_vec(rows.clone().map(slope).collect::<Vec<_>>(), &shape, &Device::Cpu)
     })
 }
 
@@ -200,7 +198,7 @@ impl<const N: usize> Walk<N> for Rows<N> {
         let is_apart = from.iter().chain([&to]).any(|rows| rows.stride != 1);
         let group = if is_apart { GROUP } else { (TILE / width).clamp(1, GROUP) };
         let mut sums = vec![0f64; rows.div_ceil(at_once)];
-        in_parallel(sums.iter_mut().enumerate().collect(), |(chunk, sum)| {
+        in_parallel(sums.iter_mut().enumerate(), |(chunk, sum)| {
             let (start, end) = (chunk * at_once, rows.min((chunk + 1) * at_once));
             let mut work = [(); N].map(|()| vec![[T::Wide::ZERO; LANES]; blocks * group]);
             for first in (start..end).step_by(group) {

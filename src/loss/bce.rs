@@ -62,6 +62,7 @@ impl BceLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct CrossEntropy;
 
 impl Formula<2> for CrossEntropy {

@@ -74,6 +74,7 @@ impl BceWithLogitsLoss {
 }
 
 /// What a logit costs against a share of yes, which may have a weight; a share of 0 costs nothing, even where that is infinite.
+#[derive(Clone, Copy)]
 pub(super) struct Costs;
 
 impl Formula<3> for Costs {

@@ -101,6 +101,7 @@ impl GaussianNllLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Likelihood {
     eps: f64,
     constant: f64,

@@ -73,6 +73,7 @@ impl HingeEmbeddingLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Hinge {
     margin: f64,
 }
@@ -81,10 +82,12 @@ impl Formula<2> for Hinge {
     #[inline(always)]
     fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
         let (zero, one) = (W::ZERO, W::ONE);
-        let (alike, slope) = if y != -one { (x, one) } else { (zero, zero) };
-        let unlike = if y != one { of::<W>(self.margin) - x } else { zero };
+        // One choice for each number, not one for all, so that a loop over them becomes vectors.
+        let lead = of::<W>(self.margin) - x;
+        let alike = if y != -one { x } else { zero };
+        let unlike = if y != one { lead } else { zero };
         let loss = alike + if unlike <= zero { zero } else { unlike };
-        (loss, [slope - indicator(unlike > zero), zero])
+        (loss, [indicator::<W>(y != -one) - indicator(unlike > zero), zero])
     }
 }
 

@@ -71,6 +71,7 @@ impl HuberLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Bounded {
     delta: f64,
 }

@@ -78,6 +78,7 @@ impl KlDivLoss {
 }
 
 /// Against log-probabilities.
+#[derive(Clone, Copy)]
 struct FromLog;
 
 impl Formula<2> for FromLog {
@@ -85,11 +86,13 @@ impl Formula<2> for FromLog {
     fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
         let p = y.exp();
         let loss = p * (y - x);
-        if y == -W::INFINITY { (W::ZERO, [-p, W::ZERO]) } else { (loss, [-p, loss + p]) }
+        let unless_impossible = |value: W| if y == -W::INFINITY { W::ZERO } else { value };
+        (unless_impossible(loss), [-p, unless_impossible(loss + p)])
     }
 }
 
 /// Against probabilities.
+#[derive(Clone, Copy)]
 struct FromShares;
 
 impl Formula<2> for FromShares {
@@ -98,7 +101,7 @@ impl Formula<2> for FromShares {
         let (zero, log) = (W::ZERO, y.ln());
         let (loss, slope) = (y * log - y * x, log + W::ONE - x);
         let at_zero = if x.abs() == W::INFINITY { zero } else { -x };
-        if y == zero { (zero, [-y, at_zero]) } else { (loss, [-y, slope]) }
+        (if y == zero { zero } else { loss }, [-y, if y == zero { at_zero } else { slope }])
     }
 }
 

@@ -49,6 +49,7 @@ impl L1Loss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Distance;
 
 impl Formula<2> for Distance {

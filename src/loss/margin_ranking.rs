@@ -62,6 +62,7 @@ impl MarginRankingLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Lead {
     margin: f64,
 }
@@ -69,9 +70,9 @@ struct Lead {
 impl Formula<3> for Lead {
     #[inline(always)]
     fn at<W: Float>(&self, [x1, x2, y]: [W; 3]) -> (W, [W; 3]) {
-        let zero = W::ZERO;
         let missing = of::<W>(self.margin) - y * (x1 - x2);
-        if missing <= zero { (zero, [zero; 3]) } else { (missing, [-y, y, x2 - x1]) }
+        let unless_ahead = |value: W| if missing <= W::ZERO { W::ZERO } else { value };
+        (unless_ahead(missing), [-y, y, x2 - x1].map(unless_ahead))
     }
 }
 

@@ -48,6 +48,7 @@ impl MseLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Square;
 
 impl Formula<2> for Square {

@@ -92,6 +92,7 @@ impl PoissonNllLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct OfLogRate {
     full: bool,
 }
@@ -104,6 +105,7 @@ impl Formula<2> for OfLogRate {
     }
 }
 
+#[derive(Clone, Copy)]
 struct OfRate {
     eps: f64,
     full: bool,
@@ -123,7 +125,8 @@ impl Formula<2> for OfRate {
 fn stirling<W: Float>(y: W) -> (W, W) {
     let (log, half) = (y.ln(), of::<W>(0.5));
     let value = y * log - y + half * (y * of(TAU)).ln();
-    if y > W::ONE { (value, log + half / y) } else { (W::ZERO, W::ZERO) }
+    let above_1 = |value: W| if y > W::ONE { value } else { W::ZERO };
+    (above_1(value), above_1(log + half / y))
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ impl SmoothL1Loss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Rounded {
     beta: f64,
 }

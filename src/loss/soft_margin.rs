@@ -52,6 +52,7 @@ impl SoftMarginLoss {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Logistic;
 
 impl Formula<2> for Logistic {
