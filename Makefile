@@ -11,14 +11,14 @@ test: ## All tests, with everything and with the losses alone
 	cargo test --no-default-features
 
 bench: ## Training step, data preparation and growing sizes; then each loss
-	cargo bench --profile dev --bench training
+	cargo bench --bench training
 	@$(MAKE) --no-print-directory bench-losses
 
-bench-losses: ## Forward and backward of each loss, one JSON line per loss and size
-	@cargo bench --quiet --profile dev --bench losses
+bench-losses: ## Forward and backward of each loss, as JSON lines; ARGS=--all for more sizes, or ARGS=mse
+	@cargo bench --quiet --bench losses -- $(ARGS)
 
-bench-vs-pytorch: ## The tables of the README; needs torch for $(PYTHON)
-	$(PYTHON) benches/pytorch/compare.py
+bench-vs-pytorch: ## The same against PyTorch, for the README, in six minutes; needs torch for $(PYTHON)
+	$(PYTHON) benches/pytorch/compare.py $(ARGS)
 
 doc: ## The documentation, in the browser
 	cargo doc --no-deps --open

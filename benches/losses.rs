@@ -1,36 +1,115 @@
-//! Forward and backward of each loss, as JSON lines `{"loss", "size", "us"}`: the median of many runs.
+//! Forward and backward of each loss, as JSON lines `{"loss", "case", "size", "dtype", "us", "floor_us"}`.
 //!
-//! Sizes: 10x10 and 64x10 (the tutorial's), 512x1000, 4096x1000. A loss's name after `--` runs that one only.
+//! `us` is the median of many runs, and `floor_us` that of an op with nothing to do in the loss's place: see
+//! `losses/floor.rs`. What there is to time stands in `cells.txt`. After `--`:
+//!
+//! - `cross_entropy`, or `cross_entropy/weight`, or `cross_entropy/weight/512x1000/f32`: that only
+//! - `--all`: the sizes in brackets as well
+//! - `--seconds 0.1`: how long to repeat each, at least eight times; else half a second
+//! - `--values`: what comes out of each, not how long it takes: the loss as `value`, the sum of its slopes, without
+//!   their signs, as `slopes`
+//! - `--memory`: how far one cell, the only one named, raises the peak of the process's memory, as `peak_kib` (on Linux)
+//!
+//! The allocator is the system's; in `losses_mimalloc.rs` it is the examples'.
 
-use candle_core::{Device, Result, Tensor, Var};
-use candle_losses::loss::*;
+use candle_core::{Context, DType, Result, Tensor, bail};
+use cells::{Cell, Prepared};
+use floor::Floor;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "losses/cells.rs"]
+mod cells;
+#[path = "losses/floor.rs"]
+mod floor;
 
-type Forward = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+struct Options {
+    name: String,
+    all: bool,
+    seconds: Duration,
+    values: bool,
+    memory: bool,
+}
 
-fn main() -> Result<()> {
-    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    for (rows, columns) in [(10, 10), (64, 10), (512, 1000), (4096, 1000)] {
-        for (name, input, forward) in losses(rows, columns)? {
-            if only.as_ref().is_none_or(|only| only == name) {
-                let us = median_us(&input, &forward)?;
-                println!(r#"{{"loss":"{name}","size":"{rows}x{columns}","us":{us:.1}}}"#);
-            }
-        }
+pub fn main() -> Result<()> {
+    let options = options()?;
+    let is_named = |cell: &Cell| format!("{}/", cell.name()).starts_with(&options.name);
+    let wanted = |cell: &Cell| is_named(cell) && (options.all || options.memory || !cell.rest);
+    let cells = Cell::all().into_iter().filter(wanted).collect::<Vec<_>>();
+    if cells.is_empty() || (options.memory && cells.len() > 1) {
+        bail!("{} of the cells in benches/cells.txt are named so", cells.len())
+    }
+    let mut floors = HashMap::new();
+    for cell in cells {
+        let figures = figures(&cell, &options, &mut floors).map_err(|error| error.context(cell.name()))?;
+        let Cell { loss, case, size, dtype, .. } = cell;
+        println!(r#"{{"loss":"{loss}","case":"{case}","size":"{size}","dtype":"{dtype}"{figures}}}"#);
     }
     Ok(())
 }
 
-/// Runs for about half a second, at least five times after the first three.
-fn median_us(input: &Var, forward: &Forward) -> Result<f64> {
+fn options() -> Result<Options> {
+    let (name, seconds) = (String::new(), Duration::from_millis(500));
+    let mut options = Options { name, all: false, seconds, values: false, memory: false };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" => {} // from cargo
+            "--all" => options.all = true,
+            "--seconds" => {
+                let seconds = args.next().context("--seconds needs a number")?;
+                options.seconds = Duration::from_secs_f64(seconds.parse().map_err(candle_core::Error::wrap)?);
+            }
+            "--values" => options.values = true,
+            "--memory" => options.memory = true,
+            name if !name.starts_with('-') => options.name = format!("{}/", name.trim_end_matches('/')),
+            other => bail!("{other} is no option: see benches/losses.rs"),
+        }
+    }
+    Ok(options)
+}
+
+/// What is asked of the cell, as the end of its line.
+fn figures(cell: &Cell, options: &Options, floors: &mut HashMap<String, f64>) -> Result<String> {
+    let cell = cell.prepare()?;
+    let loss = |cell: &Prepared| forward(cell, |arguments| cell.loss(arguments));
+    if options.values {
+        let value = loss(&cell)?;
+        let gradients = value.backward()?;
+        let slopes = cell.tracked.iter().map(|x| {
+            let gradient = gradients.get(x).context("no gradient")?;
+            gradient.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()
+        });
+        let (value, slopes) = (value.to_dtype(DType::F64)?.to_scalar::<f64>()?, slopes.sum::<Result<f64>>()?);
+        return Ok(format!(r#","value":{value:e},"slopes":{slopes:e}"#));
+    }
+    if options.memory {
+        let runs = || (0..3).try_for_each(|_| loss(&cell)?.backward().map(drop));
+        return Ok(peak_kib(runs)?.map_or_else(String::new, |kib| format!(r#","peak_kib":{kib}"#)));
+    }
+    let us = median_us(options.seconds, || loss(&cell))?;
+    let floor = Floor::new(&cell)?;
+    let floor_us = match floors.get(&floor.key) {
+        Some(&us) => us,
+        None => median_us(options.seconds, || forward(&cell, |arguments| floor.forward(arguments)))?,
+    };
+    floors.insert(floor.key, floor_us);
+    Ok(format!(r#","us":{us:.2},"floor_us":{floor_us:.2}"#))
+}
+
+/// The loss, or what stands in its place, summed where it is not reduced.
+fn forward(cell: &Prepared, loss: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Tensor> {
+    let value = cell.with_arguments(loss)?;
+    if value.rank() == 0 { Ok(value) } else { value.sum_all() }
+}
+
+/// Runs for about so long, at least five times after the first three.
+fn median_us(time: Duration, forward: impl Fn() -> Result<Tensor>) -> Result<f64> {
     let mut times = Vec::new();
     let start = Instant::now();
-    while times.len() < 8 || (start.elapsed() < Duration::from_millis(500) && times.len() < 5000) {
+    while times.len() < 8 || (start.elapsed() < time && times.len() < 5000) {
         let start = Instant::now();
-        forward(input)?.backward()?;
+        forward()?.backward()?;
         times.push(start.elapsed().as_secs_f64() * 1e6);
     }
     let times = &mut times[3..];
@@ -38,42 +117,18 @@ fn median_us(input: &Var, forward: &Forward) -> Result<f64> {
     Ok(times[times.len() / 2])
 }
 
-fn losses(rows: usize, columns: usize) -> Result<Vec<(&'static str, Var, Forward)>> {
-    let device = &Device::Cpu;
-    let shape = (rows, columns);
-    let normal = || Tensor::randn(0f32, 1.0, shape, device);
-    let uniform = |low: f32, high: f32| Tensor::rand(low, high, shape, device);
-    let scores = Var::from_tensor(&normal()?)?;
-    let probabilities = Var::from_tensor(&uniform(0.01, 0.99)?)?;
-    let log_probabilities = Var::from_tensor(&log_softmax(&normal()?, 1)?)?;
-    let classes = Tensor::from_iter((0..rows).map(|row| (row % columns) as u32), device)?;
-    let (zero_one, real) = (uniform(0.0, 1.0)?.round()?, uniform(0.0, 1.0)?);
-    let sign = zero_one.affine(2., -1.)?;
-    let distribution = log_softmax(&normal()?, 1)?.exp()?;
-    let variance = (uniform(0.0, 1.0)? + 0.1)?;
-
-    let mut losses: Vec<(&'static str, Var, Forward)> = Vec::new();
-    let mut add = |name, input: &Var, target: &Tensor, forward: fn(&Tensor, &Tensor) -> Result<Tensor>| {
-        let target = target.clone();
-        losses.push((name, input.clone(), Box::new(move |input| forward(input, &target))));
+/// How far `run` raises the peak of what is resident; `None` where the system doesn't tell.
+fn peak_kib(run: impl Fn() -> Result<()>) -> Result<Option<u64>> {
+    if !cfg!(target_os = "linux") {
+        return Ok(None);
+    }
+    let kib = |key| {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).context("no such line")?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().map_err(candle_core::Error::wrap)
     };
-    add("l1", &scores, &real, |x, y| L1Loss::default().forward(x, y));
-    add("mse", &scores, &real, |x, y| MseLoss::default().forward(x, y));
-    add("smooth_l1", &scores, &real, |x, y| SmoothL1Loss::default().forward(x, y));
-    add("huber", &scores, &real, |x, y| HuberLoss::default().forward(x, y));
-    add("bce", &probabilities, &zero_one, |x, y| BceLoss::default().forward(x, y));
-    add("bce_with_logits", &scores, &zero_one, |x, y| BceWithLogitsLoss::default().forward(x, y));
-    add("nll", &log_probabilities, &classes, |x, y| NllLoss::default().forward(x, y));
-    add("cross_entropy", &scores, &classes, |x, y| CrossEntropyLoss::default().forward(x, y));
-    add("poisson_nll", &scores, &zero_one, |x, y| PoissonNllLoss::default().forward(x, y));
-    add("hinge_embedding", &scores, &sign, |x, y| HingeEmbeddingLoss::default().forward(x, y));
-    add("soft_margin", &scores, &sign, |x, y| SoftMarginLoss::default().forward(x, y));
-    add("multi_margin", &scores, &classes, |x, y| MultiMarginLoss::default().forward(x, y));
-    add("multilabel_soft_margin", &scores, &zero_one, |x, y| MultiLabelSoftMarginLoss::default().forward(x, y));
-    add("kl_div", &log_probabilities, &distribution, |x, y| {
-        KlDivLoss { reduction: Reduction::BatchMean, ..Default::default() }.forward(x, y)
-    });
-    let gaussian: Forward = Box::new(move |x| GaussianNllLoss::default().forward(x, &real, &variance));
-    losses.push(("gaussian_nll", scores, gaussian));
-    Ok(losses)
+    std::fs::write("/proc/self/clear_refs", "5")?; // the peak is now what is resident
+    let before = kib("VmHWM:")?;
+    run()?;
+    Ok(Some(kib("VmHWM:")? - before))
 }
