@@ -1,4 +1,5 @@
-use crate::kernel::{CHUNK, elements, in_parallel, is_host};
+use crate::kernel::pool::in_parallel;
+use crate::kernel::{CHUNK, elements, is_host};
 use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;

@@ -58,8 +58,12 @@ impl<const N: usize> Walk<N> for Elements<N> {
         };
         let Wanted { losses, slopes, factor, grad } = wanted;
         let factor = of::<T::Wide>(factor);
-        // What only other arguments want is not computed.
-        let first_only = slopes[1..].iter().all(Option::is_none);
+        // What nobody wants is not computed.
+        let asked = match (grad.is_none(), slopes.iter().all(Option::is_none)) {
+            (_, true) => Asked::Losses,
+            (false, false) => Asked::Slopes,
+            (true, false) => Asked::Both,
+        };
 
         let mut sums = vec![0f64; len.div_ceil(CHUNK)];
         let mut losses = losses.map(|losses| losses.chunks_mut(CHUNK));
@@ -87,7 +91,7 @@ impl<const N: usize> Walk<N> for Elements<N> {
                     losses: losses.as_mut().map(|sink| sink.room(at - start, count)),
                     slopes: slopes.each_mut().map(|sink| sink.as_mut().map(|sink| sink.room(at - start, count))),
                 };
-                *sum += tile.run(&*self.formula, first_only);
+                *sum += tile.run(&*self.formula, asked);
                 // SAFETY: of a tile all is written.
                 unsafe {
                     losses.iter_mut().chain(slopes.iter_mut().flatten()).for_each(|sink| sink.keep(at - start, count))
@@ -98,22 +102,30 @@ impl<const N: usize> Walk<N> for Elements<N> {
     }
 }
 
+/// What is to be computed.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked {
+    Losses,
+    Slopes,
+    Both,
+}
+
 /// A formula behind a pointer: the way through the elements is compiled once for all formulas.
 pub(crate) trait AnyFormula<const N: usize>: Send + Sync + 'static {
     /// Writes what there is room for, and gives the sums of the losses by lanes. A tile has a whole number of lanes.
-    fn single(&self, tile: Tile<f32, N>, first_only: bool) -> [f32; LANES];
+    fn single(&self, tile: Tile<f32, N>, asked: Asked) -> [f32; LANES];
 
     /// The same in double precision.
-    fn double(&self, tile: Tile<f64, N>, first_only: bool) -> [f64; LANES];
+    fn double(&self, tile: Tile<f64, N>, asked: Asked) -> [f64; LANES];
 }
 
 impl<F: Formula<N>, const N: usize> AnyFormula<N> for F {
-    fn single(&self, tile: Tile<f32, N>, first_only: bool) -> [f32; LANES] {
-        pulp::Arch::new().dispatch(Job { formula: self, tile, first_only })
+    fn single(&self, tile: Tile<f32, N>, asked: Asked) -> [f32; LANES] {
+        pulp::Arch::new().dispatch(Job { formula: self, tile, asked })
     }
 
-    fn double(&self, tile: Tile<f64, N>, first_only: bool) -> [f64; LANES] {
-        pulp::Arch::new().dispatch(Job { formula: self, tile, first_only })
+    fn double(&self, tile: Tile<f64, N>, asked: Asked) -> [f64; LANES] {
+        pulp::Arch::new().dispatch(Job { formula: self, tile, asked })
     }
 }
 
@@ -129,7 +141,7 @@ pub(crate) struct Tile<'a, W, const N: usize> {
 
 impl<W: Float, const N: usize> Tile<'_, W, N> {
     /// The sum of the losses.
-    fn run(self, formula: &dyn AnyFormula<N>, first_only: bool) -> f64 {
+    fn run(self, formula: &dyn AnyFormula<N>, asked: Asked) -> f64 {
         let len = self.args[0].len();
         let whole = len / LANES * LANES;
         let args = self.args.map(|arg| arg.split_at(whole));
@@ -146,7 +158,7 @@ impl<W: Float, const N: usize> Tile<'_, W, N> {
                 losses: losses.as_mut().map(|(losses, _)| &mut **losses),
                 slopes: slopes.each_mut().map(|slopes| slopes.as_mut().map(|(slopes, _)| &mut **slopes)),
             },
-            first_only,
+            asked,
         );
         let sum = join(sums, |a, b| a + b).to_f64();
         let rest = len - whole;
@@ -173,7 +185,7 @@ impl<W: Float, const N: usize> Tile<'_, W, N> {
                 losses: Some(&mut rest_losses),
                 slopes: rest_slopes.each_mut().map(|slopes| Some(&mut slopes[..])),
             },
-            first_only,
+            asked,
         );
         if let Some((_, to)) = losses {
             to.copy_from_slice(&rest_losses[..rest]);
@@ -191,7 +203,7 @@ impl<W: Float, const N: usize> Tile<'_, W, N> {
 struct Job<'a, F, W, const N: usize> {
     formula: &'a F,
     tile: Tile<'a, W, N>,
-    first_only: bool,
+    asked: Asked,
 }
 
 impl<F: Formula<N>, W: Float, const N: usize> WithSimd for Job<'_, F, W, N> {
@@ -199,14 +211,18 @@ impl<F: Formula<N>, W: Float, const N: usize> WithSimd for Job<'_, F, W, N> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> [W; LANES] {
-        if self.first_only { self.run::<1>() } else { self.run::<N>() }
+        match self.asked {
+            Asked::Losses => self.run::<true, 0>(),
+            Asked::Slopes => self.run::<false, N>(),
+            Asked::Both => self.run::<true, N>(),
+        }
     }
 }
 
 impl<F: Formula<N>, W: Float, const N: usize> Job<'_, F, W, N> {
-    /// With the derivatives by the first `K` arguments.
+    /// The losses, or 0, and the derivatives by the first `K` arguments.
     #[inline(always)]
-    fn run<const K: usize>(self) -> [W; LANES] {
+    fn run<const LOSSES: bool, const K: usize>(self) -> [W; LANES] {
         let Self { formula, tile, .. } = self;
         // Of its own, so that nothing that is written could change it and the options stay in registers.
         let formula = *formula;
@@ -223,7 +239,9 @@ impl<F: Formula<N>, W: Float, const N: usize> Job<'_, F, W, N> {
             let block = args.map(|arg| &arg[i]);
             for lane in 0..LANES {
                 let (loss, derivatives) = formula.at(block.map(|arg| arg[lane]));
-                losses[lane] = loss;
+                if LOSSES {
+                    losses[lane] = loss;
+                }
                 // By number: an iterator over them keeps the loop from becoming vectors.
                 #[allow(clippy::needless_range_loop)]
                 for k in 0..K {

@@ -19,16 +19,16 @@ pub(crate) mod scalar;
 pub(crate) use elements::{Formula, fused_elements};
 pub(crate) use fused::can_be_fused;
 pub(crate) use paths::{Sequence, path_losses};
-pub(crate) use pool::in_parallel;
 pub(crate) use rows::{Counted, Lanes, RowLoss, fused_rows, largest, map, map_both, picked, sum_of};
 
+use candle_core::utils::barrier_pool;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, WithDType, bail};
 use fused::on_host;
 use number::{Source, with_number};
 use pulp::{Simd, WithSimd};
 use scalar::Float;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What one thread takes at a time, and the least that is worth a second thread.
 pub(crate) const CHUNK: usize = 1 << 15;
@@ -85,6 +85,23 @@ pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layou
         Some((start, end)) => Ok(&storage.as_slice()?[start..end]),
         None => bail!("a tensor of shape {:?} is not contiguous", layout.dims()),
     }
+}
+
+/// Does `work` on each task, on as many cores as there are. The threads are candle's own, which keep spinning for a while
+/// after each of its ops: where those are large, as beside a large loss, others would have to share the cores with them. They
+/// do one call's tasks at a time, so `work` must not itself call this, nor an op of candle's.
+pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work: impl Fn(T) + Sync) {
+    if tasks.len() < 2 {
+        return tasks.for_each(work);
+    }
+    let tasks = tasks.map(|task| Mutex::new(Some(task))).collect::<Vec<_>>();
+    barrier_pool().execute_chunked(tasks.len(), |range| {
+        for task in &tasks[range] {
+            if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                work(task);
+            }
+        }
+    });
 }
 
 /// The first element that is not `ok`, of a tensor of floats on the host, and where it is.

@@ -1,8 +1,8 @@
-//! Work that the cores share.
+//! Work that the cores share in a training step, where candle's own ops are too small for its threads.
 //!
-//! candle has such a pool, and a call of it ends when every thread has come. Where something else has the core that a thread
-//! waits for, a call takes as long as the system lets it wait, some milliseconds instead of microseconds. Here whoever is
-//! there takes the next task, and nobody waits for a thread that has taken none.
+//! A call of candle's pool ends when every thread has come. Where something else has the core that a thread waits for, that
+//! takes as long as the system lets it wait, some milliseconds instead of microseconds. Here whoever is there takes the next
+//! task, and nobody waits for a thread that has taken none.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

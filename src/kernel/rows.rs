@@ -264,11 +264,21 @@ impl<T: Number> RowsAt<'_, T> {
             }
             return;
         }
-        let starts: [_; GROUP] = std::array::from_fn(|i| if i < count { self.starts.at(first + i) } else { 0 });
-        for column in 0..blocks * LANES {
-            for (i, start) in starts[..count].iter().enumerate() {
-                let number = if column < width { values[start + column * self.stride].wide() } else { padding };
-                work[i * blocks * LANES + column] = number;
+        let long = blocks * LANES;
+        work.chunks_exact_mut(long).take(count).for_each(|row| row[width..].fill(padding));
+        let start = self.starts.at(first);
+        if self.starts.at(first + count - 1) == start + count - 1 {
+            for column in 0..width {
+                let numbers = &values[start + column * self.stride..][..count];
+                let places = work[column..].iter_mut().step_by(long);
+                places.zip(numbers).for_each(|(place, number)| *place = number.wide());
+            }
+            return;
+        }
+        for (i, row) in work.chunks_exact_mut(long).take(count).enumerate() {
+            let start = self.starts.at(first + i);
+            for (column, place) in row[..width].iter_mut().enumerate() {
+                *place = values[start + column * self.stride].wide();
             }
         }
     }
@@ -284,6 +294,18 @@ impl<T: Number> RowsAt<'_, T> {
             for (i, (row, unit)) in work.chunks_exact_mut(long).zip(units).enumerate() {
                 // SAFETY: as the caller promises.
                 T::narrow_times(&mut row[..width], *unit, unsafe { to.room(self.starts.at(first + i), width) });
+            }
+            return;
+        }
+        let start = self.starts.at(first);
+        if self.starts.at(first + units.len() - 1) == start + units.len() - 1 {
+            for column in 0..width {
+                // SAFETY: as the caller promises.
+                let places = unsafe { to.room(start + column * self.stride, units.len()) };
+                let numbers = work[column..].iter().step_by(long).zip(units);
+                places.iter_mut().zip(numbers).for_each(|(place, (&number, &unit))| {
+                    place.write(T::nearest(number * unit));
+                });
             }
             return;
         }

@@ -3,7 +3,7 @@
 //! one by one.
 
 use super::LANES;
-use super::elements::{AnyFormula, Tile};
+use super::elements::{AnyFormula, Asked, Tile};
 use super::number::Number;
 use super::rows::{AnyRowLoss, Group};
 use std::ops::Neg;
@@ -26,7 +26,7 @@ pub(crate) trait Float: Number<Wide = Self> + Neg<Output = Self> + std::iter::Su
     fn ln(self) -> Self;
 
     /// What the formula makes of a tile, in this precision.
-    fn elements<const N: usize>(formula: &dyn AnyFormula<N>, tile: Tile<Self, N>, first_only: bool) -> [Self; LANES];
+    fn elements<const N: usize>(formula: &dyn AnyFormula<N>, tile: Tile<Self, N>, asked: Asked) -> [Self; LANES];
 
     /// What the loss makes of some rows, in this precision.
     fn rows<const N: usize>(loss: &dyn AnyRowLoss<N>, group: Group<Self, N>);
@@ -68,12 +68,8 @@ macro_rules! float {
                 $precision::ln(self)
             }
 
-            fn elements<const N: usize>(
-                formula: &dyn AnyFormula<N>,
-                tile: Tile<$t, N>,
-                first_only: bool,
-            ) -> [$t; LANES] {
-                formula.$precision(tile, first_only)
+            fn elements<const N: usize>(formula: &dyn AnyFormula<N>, tile: Tile<$t, N>, asked: Asked) -> [$t; LANES] {
+                formula.$precision(tile, asked)
             }
 
             fn rows<const N: usize>(loss: &dyn AnyRowLoss<N>, group: Group<$t, N>) {

@@ -1,4 +1,4 @@
-use super::{float, integers, log_softmax, same_device, same_kind};
+use super::{CrossEntropyLoss, Reduction, float, integers, log_softmax, same_device, same_kind};
 use crate::kernel::ops;
 use candle_core::{D, DType, Result, Tensor, bail};
 
@@ -83,14 +83,14 @@ impl AdaptiveLogSoftmaxLoss {
             bail!("{LOSS}: target holds class {class} but there are {classes} classes, numbered from 0")
         }
         let x = rows(&float(LOSS, "input", input)?)?;
-        let head = self.head_log_p(&x)?;
+        let head = self.head_scores(&x)?;
 
         // In the head each sample has its class, or the cluster that this is in.
         let first = self.cutoffs[0];
         let cluster = |class: usize| self.cutoffs.iter().rposition(|&cutoff| class >= cutoff);
         let places = target.iter().map(|&class| class as usize);
         let in_head = places.clone().map(|class| cluster(class).map_or(class, |i| first + i) as u32).collect();
-        let mut output = pick(&head, in_head)?;
+        let mut output = log_p_at(&head, in_head)?;
         for (i, tail) in self.tails.iter().enumerate() {
             let mine = places.clone().enumerate().filter(|&(_, class)| cluster(class) == Some(i));
             let (samples, own): (Vec<_>, Vec<_>) =
@@ -99,7 +99,7 @@ impl AdaptiveLogSoftmaxLoss {
                 continue;
             }
             let samples = Tensor::from_vec(samples, own.len(), x.device())?;
-            let log_p = pick(&tail_log_p(tail, &x.contiguous()?.index_select(&samples, 0)?)?, own)?;
+            let log_p = log_p_at(&tail_scores(tail, &x.contiguous()?.index_select(&samples, 0)?)?, own)?;
             output = output.index_add(&samples, &log_p, 0)?;
         }
         let loss = (ops::sum_all(&output)? * (-1.0 / target.len() as f64))?;
@@ -145,12 +145,15 @@ impl AdaptiveLogSoftmaxLoss {
     }
 
     fn head_log_p(&self, x: &Tensor) -> Result<Tensor> {
+        log_softmax(&self.head_scores(x)?, D::Minus1)
+    }
+
+    fn head_scores(&self, x: &Tensor) -> Result<Tensor> {
         let scores = x.matmul(&float(LOSS, "head", &self.head)?.t()?)?;
-        let scores = match &self.head_bias {
-            Some(bias) => scores.broadcast_add(&float(LOSS, "head_bias", bias)?)?,
-            None => scores,
-        };
-        log_softmax(&scores, D::Minus1)
+        match &self.head_bias {
+            Some(bias) => scores.broadcast_add(&float(LOSS, "head_bias", bias)?),
+            None => Ok(scores),
+        }
     }
 
     /// That the weights fit each other and `input`; and how many classes there are.
@@ -196,15 +199,19 @@ fn rows(x: &Tensor) -> Result<Tensor> {
     if x.rank() == 1 { x.unsqueeze(0) } else { Ok(x.clone()) }
 }
 
-/// The value at one place of each row.
-fn pick(rows: &Tensor, places: Vec<u32>) -> Result<Tensor> {
-    let count = places.len();
-    rows.gather(&Tensor::from_vec(places, (count, 1), rows.device())?, 1)?.squeeze(1)
+/// The log-probability at one place of each row of scores.
+fn log_p_at(scores: &Tensor, places: Vec<u32>) -> Result<Tensor> {
+    let places = Tensor::from_vec(places, scores.dim(0)?, scores.device())?;
+    CrossEntropyLoss { reduction: Reduction::None, ..Default::default() }.forward(scores, &places)?.neg()
 }
 
-fn tail_log_p((projection, classes): &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
+fn tail_log_p(tail: &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
+    log_softmax(&tail_scores(tail, x)?, D::Minus1)
+}
+
+fn tail_scores((projection, classes): &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
     let projected = x.matmul(&float(LOSS, "a tail's projection", projection)?.t()?)?;
-    log_softmax(&projected.matmul(&float(LOSS, "a tail's classes", classes)?.t()?)?, D::Minus1)
+    projected.matmul(&float(LOSS, "a tail's classes", classes)?.t()?)
 }
 
 #[cfg(test)]
@@ -233,7 +240,8 @@ mod tests {
         assert_values(log_p.exp()?.sum(1), &[1.0; 3])?;
         let target = Tensor::new(&[1i64, 6, 2], &device())?;
         let (output, mean) = loss().forward(&x, &target)?;
-        let expected = pick(&log_p, vec![1, 6, 2])?.to_vec1::<f64>()?;
+        let log_p_at = |(row, class): (usize, usize)| log_p.get(row)?.get(class)?.to_scalar::<f64>();
+        let expected = [1, 6, 2].into_iter().enumerate().map(log_p_at).collect::<Result<Vec<_>>>()?;
         assert_values(Ok(output), &expected)?;
         assert_values(Ok(mean), &[-expected.iter().sum::<f64>() / 3.0])?;
         assert_eq!(loss().predict(&x)?.to_vec1::<u32>()?, log_p.argmax(1)?.to_vec1::<u32>()?);

@@ -109,7 +109,7 @@ impl LinearCrossEntropyLoss {
         let b = linear_bias.map(|bias| float(LOSS, "linear_bias", bias)?.to_device(x.device())).transpose()?;
         let variables = [Some(&x), Some(&w), b.as_ref()];
         let wanted = variables.map(|variable| variable.is_some_and(Tensor::track_op));
-        let layer = Layer {
+        let mut layer = Layer {
             x: x.detach(),
             w: w.detach(),
             b: b.as_ref().map(Tensor::detach),
@@ -134,6 +134,8 @@ impl LinearCrossEntropyLoss {
                 ops::with_gradients(args, &losses, move |grad| Ok(layer.pass(wanted, Some(grad))?.1))?
             }
             Some(factor) => {
+                // The sum of a chunk will do, which costs one pass where the losses and then their gradients cost two.
+                layer.criterion.reduction = Reduction::Sum;
                 let (losses, mut gradients) = layer.pass(wanted, None)?;
                 for gradient in gradients.iter_mut().flatten() {
                     *gradient = gradient.broadcast_mul(&factor)?;
@@ -205,12 +207,12 @@ impl Layer {
             };
             let target = self.target.narrow(0, start, len)?;
             if wanted == [false; 3] {
-                losses.push(self.criterion.forward(&logits, &target)?.detach());
+                losses.push(listed(&self.criterion.forward(&logits, &target)?)?);
                 continue;
             }
             let logits = Var::from_tensor(&logits)?;
             let loss = self.criterion.forward(&logits, &target)?;
-            losses.push(loss.detach());
+            losses.push(listed(&loss)?);
             let weighted = match grad {
                 Some(grad) => (loss * grad.narrow(0, start, len)?)?,
                 None => loss,
@@ -236,6 +238,11 @@ impl Layer {
         let by_w = if of_w { Some(by_w.finish(&self.w)?) } else { None };
         Ok((joined(&losses, &[n])?, [by_x, by_w, of_b.then_some(by_b)]))
     }
+}
+
+/// Losses, or their sum, as a list without a gradient.
+fn listed(losses: &Tensor) -> Result<Tensor> {
+    losses.detach().flatten_all()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::{Reduction, check_option, matching, wide};
 use crate::kernel::scalar::{Float, indicator, most, of, sign};
-use crate::kernel::{Lanes, RowLoss, can_be_fused, fused_rows, map, map_both, ops};
+use crate::kernel::{LANES, Lanes, RowLoss, can_be_fused, fused_rows, map, map_both, ops};
 use candle_core::{D, Result, Tensor, bail};
 
 /// A loss on three points: an anchor should be nearer to what is like it than to what is not, by `margin`:
@@ -75,12 +75,19 @@ impl TripletMarginLoss {
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
         check_option(LOSS, "p", self.p, self.p >= 0.0, "0 or more")?;
         check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
-        let points = wide(matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?)?;
+        let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
         if anchor.rank() == 0 {
             bail!("{LOSS}: anchor is a scalar but needs a dimension to measure distances in, (…, D)")
         }
 
-        let loss = triplet(&points, self.margin, self.swap, |u, v| distance(u, v, self.p, self.eps))?;
+        let norm = Norm { p: self.p, eps: self.eps };
+        if can_be_fused(&[anchor, positive, negative]) {
+            let dim = anchor.rank() - 1;
+            let loss = Triplet { norm, margin: self.margin, swap: self.swap };
+            let [anchor, positive, negative] = points.each_ref();
+            return fused_rows([anchor, positive, negative], dim, self.reduction.factor(&anchor.dims()[..dim]), loss);
+        }
+        let loss = triplet(&wide(points)?, self.margin, self.swap, |u, v| distance(u, v, self.p, self.eps))?;
 
         self.reduction.reduce(&loss, anchor)
     }
@@ -134,10 +141,57 @@ pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tenso
     power(&power(&size, p)?.sum(D::Minus1)?, 1. / p)
 }
 
+/// `x^e` for `x >= 0`, with derivative 0 at 0 for every `e`, as PyTorch's norms have.
+fn power(x: &Tensor, e: f64) -> Result<Tensor> {
+    let is_zero = x.eq(0f64)?;
+    let positive = is_zero.where_cond(&x.ones_like()?, x)?;
+    let power = if e == 0.5 { positive.sqrt()? } else { positive.powf(e)? };
+    is_zero.where_cond(&x.zeros_like()?, &power)
+}
+
 /// The `p`-norm of what two rows differ by, and `eps`.
+#[derive(Clone, Copy)]
 struct Norm {
     p: f64,
     eps: f64,
+}
+
+impl Norm {
+    /// The norm of a row of differences, and the unit of its derivatives, which take the row's place.
+    #[inline(always)]
+    fn take<W: Float>(self, row: &mut [Lanes<W>], count: usize) -> (W, W) {
+        let (zero, one) = (W::ZERO, W::ONE);
+        // What a row is filled up with differs by eps.
+        row.as_flattened_mut()[count..].fill(zero);
+        let unless_0 = |x: W, value: W| if x == zero { zero } else { value };
+        match self.p {
+            0.0 => {
+                let [count] = map(row, |d| (zero, [indicator(d != zero)]));
+                (count, one)
+            }
+            1.0 => {
+                let [sum] = map(row, |d| (sign(d), [d.abs()]));
+                (sum, one)
+            }
+            2.0 => {
+                let [sum] = map(row, |d| (d, [d * d]));
+                let norm = sum.sqrt();
+                (norm, unless_0(norm, one / norm))
+            }
+            f64::INFINITY => {
+                // The gradient is shared evenly by all that are the largest.
+                let max = row.as_flattened().iter().fold(zero, |max, d| if d.abs() <= max { max } else { d.abs() });
+                let [hits] = map(row, |d| if d.abs() == max { (sign(d), [one]) } else { (zero, [zero]) });
+                (max, one / most(hits, one))
+            }
+            p => {
+                let [exponent, inverse] = [p, 1.0 / p].map(of::<W>);
+                let [sum] = map(row, |d| (d, [unless_0(d, d.abs().powf(exponent))]));
+                map(row, |d| (unless_0(d, d.abs().powf(exponent - one)) * sign(d), []));
+                (unless_0(sum, sum.powf(inverse)), unless_0(sum, sum.powf(inverse - one)))
+            }
+        }
+    }
 }
 
 impl RowLoss<2> for Norm {
@@ -145,48 +199,68 @@ impl RowLoss<2> for Norm {
 
     #[inline(always)]
     fn take<W: Float>(&self, _: usize, [u, v]: [&mut [Lanes<W>]; 2], count: usize) -> Option<(W, W)> {
-        let (zero, one, eps) = (W::ZERO, W::ONE, of::<W>(self.eps));
-        map_both([u, v], |u, v| ([u - v + eps, v], []));
-        u.as_flattened_mut()[count..].fill(zero);
-        let unless_0 = |x: W, value: W| if x == zero { zero } else { value };
-        let (norm, unit) = match self.p {
-            0.0 => {
-                let [count] = map(u, |d| (zero, [indicator(d != zero)]));
-                (count, one)
-            }
-            1.0 => {
-                let [sum] = map(u, |d| (sign(d), [d.abs()]));
-                (sum, one)
-            }
-            2.0 => {
-                let [sum] = map(u, |d| (d, [d * d]));
-                let norm = sum.sqrt();
-                (norm, unless_0(norm, one / norm))
-            }
-            f64::INFINITY => {
-                // The gradient is shared evenly by all that are the largest.
-                let max = u.as_flattened().iter().fold(zero, |max, d| if d.abs() <= max { max } else { d.abs() });
-                let [hits] = map(u, |d| if d.abs() == max { (sign(d), [one]) } else { (zero, [zero]) });
-                (max, one / most(hits, one))
-            }
-            p => {
-                let [exponent, inverse] = [p, 1.0 / p].map(of::<W>);
-                let [sum] = map(u, |d| (d, [unless_0(d, d.abs().powf(exponent))]));
-                map(u, |d| (unless_0(d, d.abs().powf(exponent - one)) * sign(d), []));
-                (unless_0(sum, sum.powf(inverse)), unless_0(sum, sum.powf(inverse - one)))
-            }
-        };
+        let eps = of::<W>(self.eps);
+        map_both([&mut *u, &mut *v], |u, v| ([u - v + eps, v], []));
+        let (norm, unit) = Norm::take(*self, u, count);
         map_both([u, v], |slope, _| ([slope, -slope], []));
         Some((norm, unit))
     }
 }
 
-/// `x^e` for `x >= 0`, with derivative 0 at 0 for every `e`, as PyTorch's norms have.
-fn power(x: &Tensor, e: f64) -> Result<Tensor> {
-    let is_zero = x.eq(0f64)?;
-    let positive = is_zero.where_cond(&x.ones_like()?, x)?;
-    let power = if e == 0.5 { positive.sqrt()? } else { positive.powf(e)? };
-    is_zero.where_cond(&x.zeros_like()?, &power)
+/// How far the negative is from being farther than the positive by the margin.
+struct Triplet {
+    norm: Norm,
+    margin: f64,
+    swap: bool,
+}
+
+impl RowLoss<3> for Triplet {
+    const PADDING: [f64; 3] = [0.0; 3];
+
+    #[inline(always)]
+    fn take<W: Float>(&self, _: usize, rows: [&mut [Lanes<W>]; 3], count: usize) -> Option<(W, W)> {
+        let [a, p, n] = rows;
+        let (zero, eps) = (W::ZERO, of::<W>(self.norm.eps));
+        // The differences of each two take the place of the three.
+        each(a, p, n, |a, p, n| [a - p + eps, a - n + eps, p - n + eps]);
+        let (to_positive, by_positive) = self.norm.take(a, count);
+        let (mut to_negative, mut by_negative) = self.norm.take(p, count);
+        let mut by_swapped = zero;
+        if self.swap {
+            let (swapped, by) = self.norm.take(n, count);
+            // The gradient of the nearer, of both by half where they are as near.
+            let share = of::<W>(if swapped < to_negative {
+                1.0
+            } else if swapped == to_negative {
+                0.5
+            } else {
+                0.0
+            });
+            to_negative = if swapped < to_negative { swapped } else { to_negative };
+            (by_negative, by_swapped) = (by_negative * (W::ONE - share), by * share);
+        }
+        let missing = to_positive + of(self.margin) - to_negative;
+        if missing <= zero {
+            each(a, p, n, |_, _, _| [zero; 3]);
+            return Some((zero, zero));
+        }
+        each(a, p, n, |positive, negative, swapped| {
+            let (positive, negative) = (positive * by_positive, negative * by_negative);
+            let swapped = if self.swap { swapped * by_swapped } else { zero };
+            [positive - negative, -positive - swapped, negative + swapped]
+        });
+        Some((missing, W::ONE))
+    }
+}
+
+/// Each three numbers beside each other become the three of `f`.
+#[inline(always)]
+fn each<W: Float>(a: &mut [Lanes<W>], b: &mut [Lanes<W>], c: &mut [Lanes<W>], f: impl Fn(W, W, W) -> [W; 3]) {
+    for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
+        for lane in 0..LANES {
+            [a[lane], b[lane], c[lane]] = f(a[lane], b[lane], c[lane]);
+        }
+    }
 }
 
 #[cfg(test)]
