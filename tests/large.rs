@@ -139,3 +139,39 @@ fn classes_may_lie_in_any_dimension() -> Result<()> {
     }
     Ok(())
 }
+
+/// The memory of derivatives is used again: for nothing that anybody still has.
+#[test]
+fn gradients_stay_what_they_were() -> Result<()> {
+    let y = spread(-3.0, 3.0, 9).to_dtype(DType::F32)?;
+    for reduction in [Reduction::Mean, Reduction::None] {
+        let loss_of = |seed: usize| -> Result<(Var, Tensor)> {
+            let x = Var::from_tensor(&spread(-3.0, 3.0, seed).to_dtype(DType::F32)?)?;
+            let loss = HuberLoss { reduction, ..Default::default() }.forward(&x, &y)?.sum_all()?;
+            Ok((x, loss))
+        };
+        let gradient = |(x, loss): &(Var, Tensor)| loss.backward()?.remove(x).unwrap().flatten_all()?.to_vec1::<f32>();
+        let expected = (0..6).map(|seed| gradient(&loss_of(seed)?)).collect::<Result<Vec<_>>>()?;
+        // All at once, each twice, some of them while others are dropped.
+        let mut losses = (0..6).map(loss_of).collect::<Result<Vec<_>>>()?;
+        let kept = losses[0].1.backward()?.remove(&losses[0].0).unwrap();
+        for _ in 0..2 {
+            for (loss, expected) in losses.iter().zip(&expected) {
+                assert!(gradient(loss)? == *expected);
+            }
+            losses.truncate(3);
+        }
+        drop(losses);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for (seed, expected) in expected.iter().enumerate() {
+                        assert!(gradient(&loss_of(seed).unwrap()).unwrap() == *expected);
+                    }
+                });
+            }
+        });
+        assert!(kept.flatten_all()?.to_vec1::<f32>()? == expected[0]);
+    }
+    Ok(())
+}

@@ -2,11 +2,12 @@
 
 use super::number::{Number, Source, with_number};
 use super::scalar::of;
+use super::stash::{Room, keep};
 use super::{is_host, ops};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A way through the elements of `N` arguments of one shape and dtype, in one pass.
 pub(crate) trait Walk<const N: usize>: Send + Sync + 'static {
@@ -52,7 +53,7 @@ pub(crate) fn can_be_fused(args: &[&Tensor]) -> bool {
 /// to multiply them later no less time.
 pub(crate) fn fused<Wk: Walk<N>, const N: usize>(args: [&Tensor; N], factor: Option<f64>, walk: Wk) -> Result<Tensor> {
     const { assert!(1 <= N && N <= 3) };
-    let op = Fused { walk, factor, wanted: args.map(Tensor::track_op), found: OnceLock::new() };
+    let op = Fused { walk, factor, wanted: args.map(Tensor::track_op), found: OnceLock::new(), lent: Mutex::default() };
     args[0].apply_op3(args[1.min(N - 1)], args[N - 1], op)
 }
 
@@ -62,6 +63,17 @@ struct Fused<Wk, const N: usize> {
     /// Which arguments a gradient is wanted of.
     wanted: [bool; N],
     found: OnceLock<[Option<Tensor>; N]>,
+    /// Gradients that backward was given, which are its own only while it adds them up.
+    lent: Mutex<Vec<Tensor>>,
+}
+
+/// With the op goes the loss that could be asked for its gradient again, so that nobody has the derivatives any more.
+impl<Wk, const N: usize> Drop for Fused<Wk, N> {
+    fn drop(&mut self) {
+        let found = self.found.take().into_iter().flatten().flatten();
+        let lent = std::mem::take(&mut *self.lent.lock().unwrap_or_else(PoisonError::into_inner));
+        found.chain(lent).for_each(keep);
+    }
 }
 
 #[allow(unsafe_code)]
@@ -95,18 +107,20 @@ impl<Wk: Walk<N>, const N: usize> Fused<Wk, N> {
     ) -> Result<(f64, [Option<Tensor>; N])> {
         let shape = args[0].layout.shape();
         let len = shape.elem_count();
-        let mut slopes = self.wanted.map(|is_wanted| is_wanted.then(|| Vec::<T>::with_capacity(len)));
-        let room = slopes.each_mut().map(|slopes| Some(&mut slopes.as_mut()?.spare_capacity_mut()[..len]));
+        let mut slopes = [const { None }; N];
+        for (slopes, _) in slopes.iter_mut().zip(self.wanted).filter(|(_, is_wanted)| *is_wanted) {
+            *slopes = Some(Room::<T>::new(len)?);
+        }
+        let room = slopes.each_mut().map(|slopes| slopes.as_mut().map(|slopes| slopes.room(len)));
+        let mut found = [const { None }; N];
         // SAFETY: the walk has written all that there was room for.
         let sum = unsafe {
             let sum = self.walk.walk(args, Wanted { losses: None, slopes: room, factor, grad })?;
-            slopes.iter_mut().flatten().for_each(|slopes| slopes.set_len(len));
+            for (found, slopes) in found.iter_mut().zip(slopes) {
+                *found = slopes.map(|slopes| slopes.finish(shape)).transpose()?;
+            }
             sum
         };
-        let mut found = [const { None }; N];
-        for (found, slopes) in found.iter_mut().zip(slopes) {
-            *found = slopes.map(|slopes| Tensor::from_vec(slopes, shape, &Device::Cpu)).transpose()?;
-        }
         Ok((sum, found))
     }
 
@@ -119,7 +133,9 @@ impl<Wk: Walk<N>, const N: usize> Fused<Wk, N> {
         }
         let (storage, layout) = grad.storage_and_layout();
         let grad = Source::<T>::new(on_host(&storage)?, layout)?;
-        Ok(self.slopes(std::array::from_fn(|i| &all[i]), 1.0, Some(grad))?.1)
+        let gradients = self.slopes(std::array::from_fn(|i| &all[i]), 1.0, Some(grad))?.1;
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner).extend(gradients.iter().flatten().cloned());
+        Ok(gradients)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod pool;
 pub(crate) mod product;
 mod rows;
 pub(crate) mod scalar;
+mod stash;
 
 pub(crate) use elements::{Formula, fused_elements};
 pub(crate) use fused::can_be_fused;

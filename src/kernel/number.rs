@@ -46,6 +46,9 @@ pub(crate) trait Number: WithDType {
         }
     }
 
+    /// The numbers of a storage of this kind.
+    fn numbers(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+
     /// The same numbers if they are stored as they are computed with, else none.
     fn as_wide(values: &[Self]) -> &[Self::Wide];
 
@@ -53,12 +56,25 @@ pub(crate) trait Number: WithDType {
     fn as_wide_room(room: &mut [MaybeUninit<Self>]) -> &mut [MaybeUninit<Self::Wide>];
 }
 
+macro_rules! numbers {
+    ($variant:ident) => {
+        fn numbers(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+            match storage {
+                CpuStorage::$variant(numbers) => Some(numbers),
+                _ => None,
+            }
+        }
+    };
+}
+
 macro_rules! wide_number {
-    ($t:ty) => {
+    ($t:ty, $variant:ident) => {
         impl Number for $t {
             type Wide = $t;
 
             const ZERO: $t = 0.0;
+
+            numbers!($variant);
 
             const IS_WIDE: bool = true;
 
@@ -82,13 +98,15 @@ macro_rules! wide_number {
         }
     };
 }
-wide_number!(f32);
-wide_number!(f64);
+wide_number!(f32, F32);
+wide_number!(f64, F64);
 
 impl Number for bf16 {
     type Wide = f32;
 
     const ZERO: Self = bf16::ZERO;
+
+    numbers!(BF16);
 
     const IS_WIDE: bool = false;
 
@@ -118,6 +136,8 @@ impl Number for f16 {
     type Wide = f32;
 
     const ZERO: Self = f16::ZERO;
+
+    numbers!(F16);
 
     const IS_WIDE: bool = false;
 
