@@ -1,10 +1,12 @@
-//! One pass over memory on the CPU: by elements ([`elements`]), by rows ([`rows`]), and products of matrices; and tensor ops
-//! with PyTorch's gradients ([`ops`]), which compute the same on every device.
+//! One pass over memory on the CPU: by elements ([`elements`]), by rows of up to three arguments ([`rows`]), by the paths of
+//! a label sequence ([`paths`]), and products of matrices ([`product`]); and tensor ops with PyTorch's gradients ([`ops`]),
+//! which compute the same on every device.
 //!
 //! Made of tensor ops, a loss takes a pass and a temporary for each op. What is small stays in the cache and hardly
-//! notices; a million elements take ten times as long as they need. Here a loss is one scalar formula for its value and its
-//! derivatives. Forward computes both at once, as they share most of their work, and backward hands the derivatives on.
-//! Everywhere else the tensor ops compute the loss, and the golden cases hold both to the same results.
+//! notices; a million elements take ten times as long as they need. Here a loss is one formula for its value and its
+//! derivatives, written once for single and double precision ([`scalar`]). How numbers are stored and where they lie
+//! ([`number`]), what is reduced and whose gradient is wanted ([`fused`]) is the business of the walks, which are compiled
+//! once for all losses. On other devices the tensor ops compute a loss, and the golden cases hold both to the same results.
 
 mod elements;
 mod fused;

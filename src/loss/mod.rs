@@ -20,8 +20,10 @@
 //! elements it has.
 //!
 //! Each loss is made of tensor ops, for every device: the CPU, CUDA and Metal. (Metal has no `f64`, and backward in `bf16`
-//! needs an NVIDIA GPU of compute capability 8.0 or later.) On the CPU, in `f32` and with a target that has no gradient,
-//! most are computed in one pass forward and one backward instead, to the same results.
+//! needs an NVIDIA GPU of compute capability 8.0 or later.) On the CPU they are computed in one pass instead, to the same
+//! results, whatever the dtype, the reduction, the weights and the layout; [`LinearCrossEntropyLoss`],
+//! [`AdaptiveLogSoftmaxLoss`] and [`TripletMarginWithDistanceLoss`] in a few. The memory of large derivatives, up to 64 MiB, is
+//! kept for the next call.
 //!
 //! # Start with these three
 //!
