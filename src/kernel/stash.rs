@@ -29,7 +29,9 @@ pub(crate) enum Room<T> {
 impl<T: Number> Room<T> {
     /// Room for `len` numbers.
     pub fn new(len: usize) -> Result<Self> {
-        let found = {
+        let found = if len * T::DTYPE.size_in_bytes() < LEAST {
+            None
+        } else {
             let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
             let found = kept.iter().rposition(|kept| kept.elem_count() == len && kept.dtype() == T::DTYPE);
             found.map(|i| kept.remove(i))

@@ -555,17 +555,16 @@ impl Classes {
         if !self.is_read {
             return Ok(None);
         }
-        let classes = self.values()?.into_iter().map(|class| class.map_or(Counted::IGNORED, |class| class as u32));
         let weight = self.weight.as_ref().map(|weight| weight.to_dtype(DType::F64)?.to_vec1()).transpose()?;
-        Ok(Some(Counted { classes: classes.collect(), weight }))
+        Ok(Some(Counted { classes: self.values()?, weight }))
     }
 
-    /// The classes, `None` where they are to be ignored.
-    fn values(&self) -> Result<Vec<Option<i64>>> {
+    /// The classes, [`Counted::IGNORED`] where they are to be ignored.
+    fn values(&self) -> Result<Vec<u32>> {
         let values = self.target.flatten_all()?.to_vec1::<i64>()?;
         let values = values.into_iter().map(|class| match class {
-            class if Some(class) == self.ignore_index => Ok(None),
-            class if (0..self.count as i64).contains(&class) => Ok(Some(class)),
+            class if Some(class) == self.ignore_index => Ok(Counted::IGNORED),
+            class if (0..self.count as i64).contains(&class) => Ok(class as u32),
             class => {
                 bail!("{}: target holds class {class} but input has {} classes, numbered from 0", self.loss, self.count)
             }
@@ -687,13 +686,14 @@ impl Gathered {
 }
 
 /// Classes, with 0 for those to ignore, and where those are.
-fn checked_index(values: &[Option<i64>], shape: &Shape, device: &Device) -> Result<(Tensor, Option<Tensor>)> {
-    let index = values.iter().map(|class| class.unwrap_or(0)).collect();
-    let index = Tensor::from_vec::<_, i64>(index, shape, device)?;
-    if values.iter().all(Option::is_some) {
+fn checked_index(values: &[u32], shape: &Shape, device: &Device) -> Result<(Tensor, Option<Tensor>)> {
+    let is_ignored = |class: u32| class == Counted::IGNORED;
+    let index = values.iter().map(|&class| if is_ignored(class) { 0 } else { class }).collect();
+    let index = Tensor::from_vec::<_, u32>(index, shape, device)?;
+    if !values.iter().any(|&class| is_ignored(class)) {
         return Ok((index, None));
     }
-    let ignored = values.iter().map(|class| class.is_none() as u8).collect();
+    let ignored = values.iter().map(|&class| is_ignored(class) as u8).collect();
     Ok((index, Some(Tensor::from_vec::<_, u8>(ignored, shape, device)?)))
 }
 
