@@ -129,6 +129,19 @@ fn several_threads_compute_the_same() -> Result<()> {
     Ok(())
 }
 
+/// The first and the last of sixteen pixels are where they would be if it were not turned round.
+#[test]
+fn images_may_be_turned_round() -> Result<()> {
+    let (n, c, side) = (3, 5, 4);
+    let x = spread(-3.0, 3.0, 1).flatten_all()?.narrow(0, 0, n * c * side * side)?.reshape((n, c, side, side))?;
+    let classes = Tensor::from_iter((0..n * side * side).map(|i| (i * 7 % c) as u32), &device())?;
+    let classes = classes.reshape((n, side, side))?;
+    let loss = CrossEntropyLoss { reduction: Reduction::None, ..Default::default() };
+    let losses = |x: &Tensor| loss.forward(x, &classes)?.flatten_all()?.to_vec1::<f64>();
+    assert_eq!(losses(&x.transpose(2, 3)?)?, losses(&x.transpose(2, 3)?.contiguous()?)?);
+    Ok(())
+}
+
 #[test]
 fn classes_may_lie_in_any_dimension() -> Result<()> {
     let (n, c, h, w) = (3, 21, 37, 41);

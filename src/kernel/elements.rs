@@ -14,9 +14,8 @@ pub(crate) trait Formula<const N: usize>: Copy + Send + Sync + 'static {
     fn at<W: Float>(&self, args: [W; N]) -> (W, [W; N]);
 }
 
-/// The losses of the elements of all arguments, each times its `weight`, which broadcasts and is of the precision
-/// that is computed in, and their sum times `factor`, if
-/// there is one. `None` where that can't be fused.
+/// The losses of the elements of all arguments, each times its `weight`, which broadcasts and is of the precision that is
+/// computed in; and their sum times `factor`, if there is one. `None` where that can't be fused.
 pub(crate) fn fused_elements<const N: usize>(
     args: [&Tensor; N],
     weight: Option<&Tensor>,

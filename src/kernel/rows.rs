@@ -252,6 +252,13 @@ const TILE: usize = 2048;
 
 #[allow(unsafe_code)]
 impl<T: Number> RowsAt<'_, T> {
+    /// Where the first of `count` rows begins, if the others begin beside it, one after the other. All are looked at: in an
+    /// image that is turned round the last may be in its place and those between are not.
+    fn beside(&self, first: usize, count: usize) -> Option<usize> {
+        let start = self.starts.at(first);
+        (1..count).all(|i| self.starts.at(first + i) == start + i).then_some(start)
+    }
+
     /// Copies `count` rows from `first` on, of this width, to `work`, a whole number of lanes each.
     fn read(&self, first: usize, count: usize, width: usize, work: &mut [Lanes<T::Wide>], padding: T::Wide) {
         let blocks = width.div_ceil(LANES);
@@ -266,8 +273,7 @@ impl<T: Number> RowsAt<'_, T> {
         }
         let long = blocks * LANES;
         work.chunks_exact_mut(long).take(count).for_each(|row| row[width..].fill(padding));
-        let start = self.starts.at(first);
-        if self.starts.at(first + count - 1) == start + count - 1 {
+        if let Some(start) = self.beside(first, count) {
             for column in 0..width {
                 let numbers = &values[start + column * self.stride..][..count];
                 let places = work[column..].iter_mut().step_by(long);
@@ -297,8 +303,7 @@ impl<T: Number> RowsAt<'_, T> {
             }
             return;
         }
-        let start = self.starts.at(first);
-        if self.starts.at(first + units.len() - 1) == start + units.len() - 1 {
+        if let Some(start) = self.beside(first, units.len()) {
             for column in 0..width {
                 // SAFETY: as the caller promises.
                 let places = unsafe { to.room(start + column * self.stride, units.len()) };
