@@ -2,8 +2,9 @@
 
 use super::fused::{Arg, Walk, Wanted, can_be_fused, fused, on_host};
 use super::number::{Number, Sink, Source};
+use super::pool::in_parallel_for;
 use super::scalar::{Float, of};
-use super::{CHUNK, LANES, in_parallel, join};
+use super::{CHUNK, LANES, join, multiply};
 use candle_core::{Result, Tensor};
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
@@ -72,7 +73,7 @@ impl<const N: usize> Walk<N> for Elements<N> {
             let slopes = slopes.each_mut().map(|slopes| slopes.as_mut().and_then(Iterator::next).map(Sink::new));
             (chunk * CHUNK, losses, slopes, sum)
         });
-        in_parallel(tasks, |(start, mut losses, mut slopes, sum)| {
+        in_parallel_for(len, tasks, |(start, mut losses, mut slopes, sum)| {
             let mut rooms = [const { Vec::new() }; N];
             let (mut weight_room, mut grad_room) = (Vec::new(), Vec::new());
             let end = len.min(start + CHUNK);
@@ -267,12 +268,5 @@ impl<F: Formula<N>, W: Float, const N: usize> Job<'_, F, W, N> {
             }
         }
         sums
-    }
-}
-
-#[inline(always)]
-fn multiply<W: Float>(values: &mut [W; LANES], by: &[W; LANES]) {
-    for lane in 0..LANES {
-        values[lane] *= by[lane];
     }
 }

@@ -22,16 +22,16 @@ mod stash;
 pub(crate) use elements::{Formula, fused_elements};
 pub(crate) use fused::can_be_fused;
 pub(crate) use paths::{Sequence, path_losses};
-pub(crate) use rows::{Counted, Lanes, RowLoss, fused_rows, largest, map, map_both, picked, sum_of};
+pub(crate) use rows::{Counted, Lanes, RowLoss, fused_rows, larger, largest, map, map_both, picked, sum_of};
 
-use candle_core::utils::barrier_pool;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, WithDType, bail};
 use fused::on_host;
 use number::{Source, with_number};
+use pool::in_parallel_for;
 use pulp::{Simd, WithSimd};
 use scalar::Float;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What one thread takes at a time, and the least that is worth a second thread.
 pub(crate) const CHUNK: usize = 1 << 15;
@@ -54,14 +54,13 @@ pub(crate) fn is_plain(t: &Tensor) -> bool {
 
 /// The sum of all elements of a tensor on the host, in double precision.
 pub(crate) fn sum(t: &Tensor) -> Result<f64> {
-    let t = t.contiguous()?;
-    let (storage, layout) = t.storage_and_layout();
-    let values = elements::<f32>(on_host(&storage)?, layout)?;
-    let mut sums = vec![0f64; values.len().div_ceil(CHUNK)];
-    in_parallel(values.chunks(CHUNK).zip(&mut sums), |(values, sum)| {
-        *sum = pulp::Arch::new().dispatch(Sum(values));
-    });
-    Ok(sums.iter().sum())
+    with_elements(t, |values: &[f32]| {
+        let mut sums = vec![0f64; values.len().div_ceil(CHUNK)];
+        in_parallel_for(values.len(), values.chunks(CHUNK).zip(&mut sums), |(values, sum)| {
+            *sum = pulp::Arch::new().dispatch(Sum(values));
+        });
+        sums.iter().sum()
+    })
 }
 
 struct Sum<'a>(&'a [f32]);
@@ -90,21 +89,11 @@ pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layou
     }
 }
 
-/// Does `work` on each task, on as many cores as there are. The threads are candle's own, which keep spinning for a while
-/// after each of its ops: where those are large, as beside a large loss, others would have to share the cores with them. They
-/// do one call's tasks at a time, so `work` must not itself call this, nor an op of candle's.
-pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work: impl Fn(T) + Sync) {
-    if tasks.len() < 2 {
-        return tasks.for_each(work);
-    }
-    let tasks = tasks.map(|task| Mutex::new(Some(task))).collect::<Vec<_>>();
-    barrier_pool().execute_chunked(tasks.len(), |range| {
-        for task in &tasks[range] {
-            if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                work(task);
-            }
-        }
-    });
+/// What `f` makes of the elements of a tensor on the host, copied only if they don't follow each other.
+pub(crate) fn with_elements<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    Ok(f(elements(on_host(&storage)?, layout)?))
 }
 
 /// The first element that is not `ok`, of a tensor of floats on the host, and where it is.
@@ -114,7 +103,7 @@ pub(crate) fn find_not(t: &Tensor, ok: impl Fn(f64) -> bool + Sync) -> Result<Op
         let (storage, layout) = t.storage_and_layout();
         let source = Source::<T>::new(on_host(&storage)?, layout)?;
         let first = AtomicUsize::new(len);
-        in_parallel((0..len).step_by(CHUNK), |start| {
+        in_parallel_for(len, (0..len).step_by(CHUNK), |start| {
             let mut room = Vec::new();
             let values = source.tile(start, CHUNK.min(len - start), &mut room);
             if !pulp::Arch::new().dispatch(All { values, ok: &ok }) {
@@ -154,4 +143,11 @@ fn join<W: Copy>(mut lanes: [W; LANES], f: impl Fn(W, W) -> W) -> W {
         half /= 2;
     }
     lanes[0]
+}
+
+#[inline(always)]
+fn multiply<W: Float>(values: &mut Lanes<W>, by: &Lanes<W>) {
+    for lane in 0..LANES {
+        values[lane] *= by[lane];
+    }
 }

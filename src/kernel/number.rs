@@ -262,13 +262,19 @@ impl<'a, T: Number> Source<'a, T> {
         &room[..len]
     }
 
+    /// Where the element `i` is, how far it is from there to the next, and how many come so, with it.
+    pub fn run(&self, i: usize) -> (usize, usize, usize) {
+        let (size, stride) = self.steps.first().copied().unwrap_or((usize::MAX, 1));
+        (self.at(i), stride, size - i % size)
+    }
+
     /// Copies the elements from `i` on, as many as there is room for.
     pub fn read(&self, mut i: usize, mut to: &mut [T::Wide]) {
-        let (size, stride) = self.steps.first().copied().unwrap_or((usize::MAX, 1));
         while !to.is_empty() {
-            let run = to.len().min(size - i % size);
+            let (start, stride, run) = self.run(i);
+            let run = to.len().min(run);
             let (run_to, rest) = to.split_at_mut(run);
-            let values = &self.values[self.at(i)..];
+            let values = &self.values[start..];
             match stride {
                 1 => T::widen(&values[..run], run_to),
                 0 => run_to.fill(values[0].wide()),

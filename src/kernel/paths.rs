@@ -6,8 +6,9 @@
 
 use super::fused::on_host;
 use super::number::{Number, Shared, Source, with_number};
+use super::pool::in_parallel_for;
 use super::scalar::{Float, of};
-use super::{LANES, in_parallel, ops};
+use super::{LANES, ops};
 use candle_core::{Device, Result, Tensor, WithDType};
 use pulp::{Simd, WithSimd};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn losses<T: Number>(
     {
         let (storage, layout) = log_p.storage_and_layout();
         let values = on_host(&storage)?.as_slice::<T>()?;
-        in_parallel(lattices.iter_mut().enumerate(), |(n, lattice)| {
+        in_parallel_for(log_p.elem_count(), lattices.iter_mut().enumerate(), |(n, lattice)| {
             let steps = Steps::new(values, layout.start_offset(), layout.stride(), n);
             lattice.loss = pulp::Arch::new().dispatch(Forward { steps, lattice });
         });
@@ -62,7 +63,7 @@ fn gradient<T: Number>(log_p: &Tensor, lattices: &[Lattice<T::Wide>], grad: &Ten
     let len = steps * batch * classes;
     let mut gradient = Vec::<T>::with_capacity(len);
     let room = Shared::new(&mut gradient.spare_capacity_mut()[..len]);
-    in_parallel(0..batch, |n| {
+    in_parallel_for(len, 0..batch, |n| {
         let lattice = &lattices[n];
         let (mut row, zeros) = (vec![T::Wide::ZERO; classes], vec![T::Wide::ZERO; classes]);
         // SAFETY: the rows of a sequence are its own.

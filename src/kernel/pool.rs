@@ -4,6 +4,7 @@
 //! takes as long as the system lets it wait, some milliseconds instead of microseconds. Here whoever is there takes the next
 //! task, and nobody waits for a thread that has taken none.
 
+use candle_core::utils::{barrier_pool, get_num_threads};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +19,36 @@ pub(crate) fn threads() -> usize {
 /// Does `work` on each task, on as many cores as are free. The tasks of another call, from within one as well, may be done
 /// at the same time.
 pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work: impl Fn(T) + Sync) {
-    if tasks.len() < 2 || pool().helpers == 0 {
+    share(tasks, work, |count, task| pool().share(count, task));
+}
+
+/// The same for a loss with this many numbers in its gradient, on the threads that will add the gradient up: candle's own
+/// keep spinning for a while after each call, and others would have to share the cores with them. Those do one call's tasks
+/// at a time, so `work` must not itself call this, nor an op of candle's.
+pub(crate) fn in_parallel_for<T: Send>(
+    numbers: usize,
+    tasks: impl ExactSizeIterator<Item = T>,
+    work: impl Fn(T) + Sync,
+) {
+    if numbers < CANDLES {
+        return in_parallel(tasks, work);
+    }
+    share(tasks, work, |count, task| barrier_pool().execute_chunked(count, |range| range.for_each(task)));
+}
+
+/// From how many elements on candle uses its threads.
+const CANDLES: usize = 1 << 16;
+
+fn share<T: Send>(
+    tasks: impl ExactSizeIterator<Item = T>,
+    work: impl Fn(T) + Sync,
+    call: impl FnOnce(usize, &(dyn Fn(usize) + Sync)),
+) {
+    if tasks.len() < 2 || threads() < 2 {
         return tasks.for_each(work);
     }
     let tasks = tasks.map(|task| Mutex::new(Some(task))).collect::<Vec<_>>();
-    pool().share(tasks.len(), &|i| {
+    call(tasks.len(), &|i| {
         let task = lock(&tasks[i]).take();
         task.into_iter().for_each(&work);
     });
@@ -44,7 +70,7 @@ fn pool() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
     POOL.get_or_init(|| {
         // As candle counts them, which the user may limit.
-        let wanted = candle_core::utils::get_num_threads().saturating_sub(1);
+        let wanted = get_num_threads().saturating_sub(1);
         let start = |i| thread::Builder::new().name(format!("losses-{i}")).spawn(|| pool().help()).is_ok();
         let helpers = (0..wanted).take_while(|&i| start(i)).count();
         Pool { helpers, number: AtomicUsize::new(0), call: Mutex::new(None), bell: Condvar::new() }

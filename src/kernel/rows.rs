@@ -1,11 +1,13 @@
 //! Losses of a row: of scores, against what holds there, or of two places in space.
 
-use super::fused::{Arg, Walk, Wanted, fused, on_host};
-use super::number::{Number, Shared, Source, with_number};
+use super::fused::{Arg, Walk, Wanted, fused};
+use super::number::{Number, Shared, Source};
+use super::pool::in_parallel_for;
 use super::scalar::{Float, of};
-use super::{CHUNK, LANES, in_parallel, join, ops};
-use candle_core::{Device, Layout, Result, Tensor, WithDType};
+use super::{CHUNK, LANES, join, multiply};
+use candle_core::{Layout, Result, Tensor, WithDType};
 use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
 
 /// Some numbers of a row, as many as are worked on at once.
 pub(crate) type Lanes<W> = [W; LANES];
@@ -18,6 +20,15 @@ pub(crate) trait RowLoss<const N: usize>: Send + Sync + 'static {
     /// The loss of the rows `i`, and the unit of its derivatives, which take the rows' place; `None` where the row is
     /// ignored. `count` says how many numbers a row has.
     fn take<W: Float>(&self, i: usize, rows: [&mut [Lanes<W>]; N], count: usize) -> Option<(W, W)>;
+
+    /// Whether [`take_beside`](Self::take_beside) is there; else rows that lie beside each other are turned round.
+    const BESIDE: bool = false;
+
+    /// The same of a row in each lane, `first` and those behind it: a block has a number of every row. What comes of lanes
+    /// that are no rows is nobody's.
+    fn take_beside<W: Float>(&self, _first: usize, _columns: [&mut [Lanes<W>]; N]) -> [Option<(W, W)>; LANES] {
+        [None; LANES]
+    }
 }
 
 /// The losses of the rows of all arguments along `dim`, and their sum times `factor`, if there is one.
@@ -57,48 +68,68 @@ impl Counted {
     }
 }
 
-/// `-w·x` of each row's number `x` at its class, and their sum times `factor`, if there is one. A walk would read and write
-/// all that is beside.
+/// `-w·x` of each row's number `x` at its class, and their sum times `factor`, if there is one.
 pub(crate) fn picked(x: &Tensor, dim: usize, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
-    let mut shape = x.dims().to_vec();
-    shape[dim] = 1;
-    let places = counted.classes.iter().map(|&class| if class == Counted::IGNORED { 0 } else { class });
-    let index = Tensor::from_vec(places.collect::<Vec<_>>(), shape, x.device())?;
-    // candle's own op, as what its backward adds to a gradient are these few numbers, not as many as `x` has.
-    let picked = x.contiguous()?.gather(&index, dim)?.squeeze(dim)?;
-    with_number!(x.dtype(), T => weigh::<T>(&picked, counted, factor))
+    fused([x], factor, Picks { dim, counted })
 }
 
-/// `-w·x` of numbers, and their sum times `factor`, if there is one.
-fn weigh<T: Number>(x: &Tensor, counted: Counted, factor: Option<f64>) -> Result<Tensor> {
-    let rows = 0..counted.classes.len();
-    let weight = move |i| counted.get(i).map(|(_, weight)| -weight);
-    let value = {
-        let (storage, layout) = x.storage_and_layout();
-        let numbers = Source::<T>::new(on_host(&storage)?, layout)?;
-        // An ignored row costs nothing, whatever stands in it.
-        let losses = rows.clone().map(|i| weight(i).map_or(T::Wide::ZERO, |weight| numbers.get(i) * of(weight)));
-        match factor {
-            Some(factor) => {
-                let sum = losses.map(|loss| loss.to_f64()).sum::<f64>();
-                Tensor::from_vec(vec![T::nearest(of(sum * factor))], (), x.device())?
+struct Picks {
+    /// Which dimension is along the rows.
+    dim: usize,
+    counted: Counted,
+}
+
+#[allow(unsafe_code)]
+impl Walk<1> for Picks {
+    fn losses(&self, dims: &[usize]) -> Vec<usize> {
+        [&dims[..self.dim], &dims[self.dim + 1..]].concat()
+    }
+
+    unsafe fn walk<T: Number>(&self, [arg]: [&Arg; 1], wanted: Wanted<T, 1>) -> Result<f64> {
+        let shape = arg.layout.shape();
+        let from = RowsAt::<T>::new(arg.storage.as_slice()?, arg.layout, self.dim);
+        let to = RowsAt::<T>::new(&[], &Layout::contiguous(shape), self.dim);
+        let Wanted { losses, slopes: [slopes], factor, grad } = wanted;
+        let (losses, slopes) = (losses.map(Shared::new), slopes.map(Shared::new));
+        let (rows, width) = (self.counted.classes.len(), shape.dims()[self.dim]);
+        let at_once = CHUNK.div_ceil(width);
+        let mut sums = vec![0f64; rows.div_ceil(at_once)];
+        in_parallel_for(shape.elem_count(), sums.iter_mut().enumerate(), |(chunk, sum)| {
+            let (mut i, end) = (chunk * at_once, rows.min((chunk + 1) * at_once));
+            while i < end {
+                let ((start, step, run), (start_to, step_to, run_to)) = (from.starts.run(i), to.starts.run(i));
+                let run = run.min(run_to).min(end - i);
+                if let Some(slopes) = &slopes {
+                    // The rows one after the other, or the numbers that they have of one class.
+                    let (pieces, len) = if to.stride == 1 { (1, run * width) } else { (width, run) };
+                    for piece in 0..pieces {
+                        // SAFETY: each row has places of its own.
+                        unsafe { slopes.room(start_to + piece * to.stride, len) }.fill(MaybeUninit::new(T::ZERO));
+                    }
+                }
+                for k in 0..run {
+                    // An ignored row costs nothing, whatever stands in it.
+                    let mut loss = T::Wide::ZERO;
+                    if let Some((class, weight)) = self.counted.get(i) {
+                        loss = from.starts.values[start + k * step + class * from.stride].wide() * of(-weight);
+                        if let Some(slopes) = &slopes {
+                            let grad = grad.as_ref().map_or(T::Wide::ONE, |grad| grad.get(i));
+                            let slope = T::nearest(of::<T::Wide>(-weight * factor) * grad);
+                            // SAFETY: each row has places of its own.
+                            unsafe { slopes.room(start_to + k * step_to + class * to.stride, 1)[0].write(slope) };
+                        }
+                    }
+                    *sum += loss.to_f64();
+                    if let Some(losses) = &losses {
+                        // SAFETY: each row has a place of its own.
+                        unsafe { losses.room(i, 1)[0].write(T::nearest(loss)) };
+                    }
+                    i += 1;
+                }
             }
-            None => Tensor::from_vec(losses.map(T::nearest).collect::<Vec<_>>(), x.shape(), x.device())?,
-        }
-    };
-    let shape = x.shape().clone();
-    ops::with_gradient(x, &value, move |grad| {
-        let (storage, layout) = grad.storage_and_layout();
-        let grad = Source::<T>::new(on_host(&storage)?, layout)?;
-        let slope = |i| match weight(i) {
-            Some(weight) => match factor {
-                Some(factor) => T::nearest(of::<T::Wide>(weight * factor) * grad.get(0)),
-                None => T::nearest(of::<T::Wide>(weight) * grad.get(i)),
-            },
-            None => T::ZERO,
-        };
-        Tensor::from_vec(rows.clone().map(slope).collect::<Vec<_>>(), &shape, &Device::Cpu)
-    })
+        });
+        Ok(sums.iter().sum())
+    }
 }
 
 struct Rows<const N: usize> {
@@ -113,8 +144,9 @@ pub(crate) struct Group<'a, W, const N: usize> {
     pub first: usize,
     /// How many numbers each has.
     pub width: usize,
-    /// The rows, each a whole number of lanes. The derivatives take their place.
+    /// The rows, each a whole number of lanes, or each in a lane. The derivatives take their place.
     pub rows: [&'a mut [Lanes<W>]; N],
+    pub is_beside: bool,
     /// What becomes of each: its loss and the unit of its derivatives, or that it is ignored.
     pub taken: &'a mut [Option<(W, W)>],
 }
@@ -122,6 +154,7 @@ pub(crate) struct Group<'a, W, const N: usize> {
 /// A loss behind a pointer: the way through the rows is compiled once for all losses.
 pub(crate) trait AnyRowLoss<const N: usize>: Send + Sync + 'static {
     fn padding(&self) -> [f64; N];
+    fn is_taken_beside(&self) -> bool;
     fn single(&self, group: Group<f32, N>);
     fn double(&self, group: Group<f64, N>);
 }
@@ -129,6 +162,10 @@ pub(crate) trait AnyRowLoss<const N: usize>: Send + Sync + 'static {
 impl<R: RowLoss<N>, const N: usize> AnyRowLoss<N> for R {
     fn padding(&self) -> [f64; N] {
         R::PADDING
+    }
+
+    fn is_taken_beside(&self) -> bool {
+        R::BESIDE
     }
 
     fn single(&self, group: Group<f32, N>) {
@@ -150,7 +187,10 @@ impl<R: RowLoss<N>, W: Float, const N: usize> WithSimd for Take<'_, R, W, N> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Group { first, width, rows, taken } = self.group;
+        let Group { first, width, rows, is_beside, taken } = self.group;
+        if is_beside {
+            return taken.copy_from_slice(&self.loss.take_beside(first, rows)[..taken.len()]);
+        }
         let mut rows = rows.map(|rows| rows.chunks_exact_mut(width.div_ceil(LANES)));
         for (i, taken) in taken.iter_mut().enumerate() {
             let rows = rows.each_mut().map(|rows| rows.next().unwrap_or_default());
@@ -198,18 +238,24 @@ impl<const N: usize> Walk<N> for Rows<N> {
         let is_apart = from.iter().chain([&to]).any(|rows| rows.stride != 1);
         let group = if is_apart { GROUP } else { (TILE / width).clamp(1, GROUP) };
         let mut sums = vec![0f64; rows.div_ceil(at_once)];
-        in_parallel(sums.iter_mut().enumerate(), |(chunk, sum)| {
+        in_parallel_for(rows * width, sums.iter_mut().enumerate(), |(chunk, sum)| {
             let (start, end) = (chunk * at_once, rows.min((chunk + 1) * at_once));
             let mut work = [(); N].map(|()| vec![[T::Wide::ZERO; LANES]; blocks * group]);
             for first in (start..end).step_by(group) {
                 let count = group.min(end - first);
+                let is_beside = self.loss.is_taken_beside()
+                    && from.iter().chain([&to]).all(|rows| rows.stride != 1 && rows.beside(first, count).is_some());
                 for ((work, from), padding) in work.iter_mut().zip(&from).zip(self.loss.padding()) {
-                    from.read(first, count, width, work, of(padding));
+                    match from.beside(first, count) {
+                        Some(start) if is_beside => from.read_beside(start, count, &mut work[..width]),
+                        _ => from.read(first, count, width, work, of(padding)),
+                    }
                 }
                 let mut taken = [None; GROUP];
                 let taken = &mut taken[..count];
-                let rows = work.each_mut().map(|work| &mut work[..count * blocks]);
-                T::Wide::rows(&*self.loss, Group { first, width, rows, taken });
+                let filled = if is_beside { width } else { count * blocks };
+                let rows = work.each_mut().map(|work| &mut work[..filled]);
+                T::Wide::rows(&*self.loss, Group { first, width, rows, is_beside, taken });
                 let mut units = [T::Wide::ZERO; GROUP];
                 for (i, taken) in taken.iter().enumerate() {
                     let loss = match *taken {
@@ -221,7 +267,11 @@ impl<const N: usize> Walk<N> for Rows<N> {
                         // An ignored row costs nothing, whatever stands in it and whatever it is multiplied by.
                         None => {
                             for work in &mut work {
-                                work[i * blocks..(i + 1) * blocks].as_flattened_mut().fill(T::Wide::ZERO);
+                                if is_beside {
+                                    work[..width].iter_mut().for_each(|column| column[i] = T::Wide::ZERO);
+                                } else {
+                                    work[i * blocks..(i + 1) * blocks].as_flattened_mut().fill(T::Wide::ZERO);
+                                }
                             }
                             T::Wide::ZERO
                         }
@@ -235,7 +285,12 @@ impl<const N: usize> Walk<N> for Rows<N> {
                 for (slopes, work) in slopes.iter().zip(&mut work) {
                     if let Some(slopes) = slopes {
                         // SAFETY: each row has places of its own.
-                        unsafe { to.write(first, &units[..count], width, work, slopes) };
+                        match to.beside(first, count) {
+                            Some(start) if is_beside => unsafe {
+                                to.write_beside(start, &units, count, &mut work[..width], slopes)
+                            },
+                            _ => unsafe { to.write(first, &units[..count], width, work, slopes) },
+                        }
                     }
                 }
             }
@@ -245,18 +300,52 @@ impl<const N: usize> Walk<N> for Rows<N> {
 }
 
 /// How many rows are taken at once at the most, and where their numbers lie apart: what is beside one is of the next.
-const GROUP: usize = 16;
+const GROUP: usize = LANES;
 
 /// How many numbers are worked on at once where they lie together.
 const TILE: usize = 2048;
 
 #[allow(unsafe_code)]
 impl<T: Number> RowsAt<'_, T> {
-    /// Where the first of `count` rows begins, if the others begin beside it, one after the other. All are looked at: in an
-    /// image that is turned round the last may be in its place and those between are not.
+    /// Where the first of `count` rows begins, if the others begin beside it, one after the other.
     fn beside(&self, first: usize, count: usize) -> Option<usize> {
-        let start = self.starts.at(first);
-        (1..count).all(|i| self.starts.at(first + i) == start + i).then_some(start)
+        let (start, stride, run) = self.starts.run(first);
+        (stride == 1 && count <= run).then_some(start)
+    }
+
+    /// Copies the `count` rows that lie beside each other from `start` on, each to a lane.
+    fn read_beside(&self, start: usize, count: usize, columns: &mut [Lanes<T::Wide>]) {
+        for (i, column) in columns.iter_mut().enumerate() {
+            let values = &self.starts.values[start + i * self.stride..][..count];
+            match values.first_chunk::<LANES>() {
+                // Of a length that is known.
+                Some(values) => T::widen(values, column),
+                None => T::widen(values, &mut column[..count]),
+            }
+        }
+    }
+
+    /// Writes the `count` rows that lie beside each other from `start` on, each times its unit.
+    ///
+    /// # Safety
+    /// Nobody else may write them.
+    unsafe fn write_beside(
+        &self,
+        start: usize,
+        units: &Lanes<T::Wide>,
+        count: usize,
+        columns: &mut [Lanes<T::Wide>],
+        to: &Shared<T>,
+    ) {
+        for (i, column) in columns.iter_mut().enumerate() {
+            multiply(column, units);
+            // SAFETY: as the caller promises.
+            let room = unsafe { to.room(start + i * self.stride, count) };
+            match room.first_chunk_mut::<LANES>() {
+                Some(room) => T::narrow(column, room),
+                None => T::narrow(&column[..count], room),
+            }
+        }
     }
 
     /// Copies `count` rows from `first` on, of this width, to `work`, a whole number of lanes each.
@@ -327,7 +416,6 @@ impl<T: Number> RowsAt<'_, T> {
 /// The largest number of a row. Of what is none nothing is promised: a softmax of it is none whatever is subtracted.
 #[inline(always)]
 pub(crate) fn largest<W: Float>(row: &[Lanes<W>]) -> W {
-    let larger = |max: W, x: W| if x <= max { max } else { x };
     let mut max = [-W::INFINITY; LANES];
     for block in row {
         for lane in 0..LANES {
@@ -335,6 +423,12 @@ pub(crate) fn largest<W: Float>(row: &[Lanes<W>]) -> W {
         }
     }
     join(max, larger)
+}
+
+/// The larger, or `x` if one is none.
+#[inline(always)]
+pub(crate) fn larger<W: Float>(max: W, x: W) -> W {
+    if x <= max { max } else { x }
 }
 
 /// Each `x` of a row becomes the first of `f(x)`; the sums of the others.

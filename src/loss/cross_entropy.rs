@@ -1,6 +1,8 @@
 use super::{Classes, Gathered, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching, wide};
 use crate::kernel::scalar::{Float, of};
-use crate::kernel::{Counted, Lanes, RowLoss, can_be_fused, fused_rows, largest, map, map_both, ops, sum_of};
+use crate::kernel::{
+    Counted, LANES, Lanes, RowLoss, can_be_fused, fused_rows, larger, largest, map, map_both, ops, sum_of,
+};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
@@ -193,6 +195,68 @@ impl RowLoss<1> for AgainstClass {
         }
         row.as_flattened_mut()[class] -= own;
         Some((loss, W::ONE))
+    }
+
+    const BESIDE: bool = true;
+
+    #[inline(always)]
+    fn take_beside<W: Float>(&self, first: usize, [columns]: [&mut [Lanes<W>]; 1]) -> [Option<(W, W)>; LANES] {
+        let even = self.s / columns.len() as f64;
+        let share = |class: usize| of::<W>(even * self.weight.as_ref().map_or(1.0, |weight| weight[class]));
+        let mut max = [-W::INFINITY; LANES];
+        for column in &*columns {
+            for lane in 0..LANES {
+                max[lane] = larger(max[lane], column[lane]);
+            }
+        }
+        let mut counted = [None; LANES];
+        let rows = counted.iter_mut().enumerate().take(self.rows.classes.len() - first);
+        for (lane, counted) in rows {
+            *counted = self.rows.get(first + lane).map(|(class, weight)| {
+                let own = of::<W>((1.0 - self.s) * weight);
+                (class, own, own * (max[lane] - columns[class][lane]))
+            });
+        }
+        let (mut sums, mut leads) = ([W::ZERO; LANES], [W::ZERO; LANES]);
+        for (class, column) in columns.iter_mut().enumerate() {
+            let share = share(class);
+            if share != W::ZERO {
+                for lane in 0..LANES {
+                    leads[lane] += share * (max[lane] - column[lane]);
+                }
+            }
+            for lane in 0..LANES {
+                column[lane] = (column[lane] - max[lane]).exp();
+                sums[lane] += column[lane];
+            }
+        }
+        let (mut taken, mut scales) = ([None; LANES], [W::ZERO; LANES]);
+        for (lane, counted) in counted.iter().enumerate() {
+            if let Some((class, own, lead)) = *counted {
+                let shares = own + of(self.total);
+                let loss = lead + leads[lane] + shares * sums[lane].ln();
+                scales[lane] = shares / sums[lane];
+                if self.s == 0.0 {
+                    columns[class][lane] -= sums[lane];
+                }
+                taken[lane] = Some((loss, if self.s == 0.0 { scales[lane] } else { W::ONE }));
+            }
+        }
+        if self.s == 0.0 {
+            return taken;
+        }
+        for (class, column) in columns.iter_mut().enumerate() {
+            let share = share(class);
+            for lane in 0..LANES {
+                column[lane] = column[lane] * scales[lane] - share;
+            }
+        }
+        for (lane, counted) in counted.iter().enumerate() {
+            if let Some((class, own, _)) = *counted {
+                columns[class][lane] -= own;
+            }
+        }
+        taken
     }
 }
 

@@ -271,7 +271,7 @@ pub use soft_margin::SoftMarginLoss;
 pub use triplet_margin::TripletMarginLoss;
 pub use triplet_margin_with_distance::{Distance, TripletMarginWithDistanceLoss};
 
-use crate::kernel::{Counted, Formula, find_not, fused_elements, is_host, ops};
+use crate::kernel::{Counted, Formula, find_not, fused_elements, is_host, ops, with_elements};
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 /// How the losses of the single elements (or samples) become the result.
@@ -561,15 +561,14 @@ impl Classes {
 
     /// The classes, [`Counted::IGNORED`] where they are to be ignored.
     fn values(&self) -> Result<Vec<u32>> {
-        let values = self.target.flatten_all()?.to_vec1::<i64>()?;
-        let values = values.into_iter().map(|class| match class {
+        let class = |&class: &i64| match class {
             class if Some(class) == self.ignore_index => Ok(Counted::IGNORED),
             class if (0..self.count as i64).contains(&class) => Ok(class as u32),
             class => {
                 bail!("{}: target holds class {class} but input has {} classes, numbered from 0", self.loss, self.count)
             }
-        });
-        values.collect()
+        };
+        with_elements(&self.target, |target| target.iter().map(class).collect())?
     }
 
     /// What the sum of the losses is to be multiplied by; `None` where they are not reduced.

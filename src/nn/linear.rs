@@ -4,8 +4,8 @@
 //! from the operating system, and its gradient is taken of both factors, though that of a batch of images goes to nobody.
 
 use crate::kernel::product::{Matrix, add_product};
-use crate::kernel::{elements, is_plain, ops};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use crate::kernel::{elements, is_plain, ops, with_elements};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// `x·weightᵀ + bias`, then ReLU if asked for. `x` is (N, inputs), `weight` (outputs, inputs), `bias` (outputs).
 pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
@@ -88,15 +88,6 @@ impl CustomOp3 for Linear {
             sums.iter_mut().zip(row).for_each(|(sum, grad)| *sum += grad);
         }
         Ok((of_x, of_weight, Some(Tensor::from_vec(sums, outputs, x.device())?)))
-    }
-}
-
-fn with_elements<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(elements(storage, layout)?)),
-        _ => bail!("linear: needs to be on the CPU"),
     }
 }
 
