@@ -5,7 +5,7 @@ use super::scalar::of;
 use super::stash::{Room, keep};
 use super::{is_host, ops};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{Context, CpuStorage, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -55,6 +55,14 @@ pub(crate) fn fused<Wk: Walk<N>, const N: usize>(args: [&Tensor; N], factor: Opt
     const { assert!(1 <= N && N <= 3) };
     let op = Fused { walk, factor, wanted: args.map(Tensor::track_op), found: OnceLock::new(), lent: Mutex::default() };
     args[0].apply_op3(args[1.min(N - 1)], args[N - 1], op)
+}
+
+/// The sum of the losses of a walk, and the derivatives by its argument: of the sum, or of the losses each times its `grad`.
+/// Backward would give the same, but adds it to zeros. [`keep`] takes the derivatives back when nobody needs them any more.
+pub(crate) fn sum_and_slopes<Wk: Walk<1>>(arg: &Tensor, grad: Option<&Tensor>, walk: Wk) -> Result<(f64, Tensor)> {
+    let op = Fused { walk, factor: None, wanted: [true], found: OnceLock::new(), lent: Mutex::default() };
+    let (sum, [slopes]) = with_number!(arg.dtype(), T => op.slopes_of::<T>([arg], grad)?);
+    Ok((sum, slopes.context("no derivatives, though they are wanted")?))
 }
 
 struct Fused<Wk, const N: usize> {
@@ -124,18 +132,19 @@ impl<Wk: Walk<N>, const N: usize> Fused<Wk, N> {
         Ok((sum, found))
     }
 
-    /// The gradients by the arguments, from those of the losses.
-    fn backward<T: Number>(&self, args: [&Tensor; N], grad: &Tensor) -> Result<[Option<Tensor>; N]> {
+    /// The same, of the losses each times its `grad`.
+    fn slopes_of<T: Number>(&self, args: [&Tensor; N], grad: Option<&Tensor>) -> Result<(f64, [Option<Tensor>; N])> {
         let args = args.map(Tensor::storage_and_layout);
         let mut all = Vec::with_capacity(N);
         for (storage, layout) in &args {
             all.push(Arg { storage: on_host(storage)?, layout });
         }
-        let (storage, layout) = grad.storage_and_layout();
-        let grad = Source::<T>::new(on_host(&storage)?, layout)?;
-        let gradients = self.slopes(std::array::from_fn(|i| &all[i]), 1.0, Some(grad))?.1;
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner).extend(gradients.iter().flatten().cloned());
-        Ok(gradients)
+        let grad = grad.map(Tensor::storage_and_layout);
+        let grad = match &grad {
+            Some((storage, layout)) => Some(Source::<T>::new(on_host(storage)?, layout)?),
+            None => None,
+        };
+        self.slopes(std::array::from_fn(|i| &all[i]), 1.0, grad)
     }
 }
 
@@ -181,7 +190,8 @@ impl<Wk: Walk<N>, const N: usize> CustomOp3 for Fused<Wk, N> {
                 *gradient = found.as_ref().map(|found| ops::scaled(found, grad)).transpose()?;
             }
         } else {
-            gradients = with_number!(grad.dtype(), T => self.backward::<T>(args, grad)?);
+            gradients = with_number!(grad.dtype(), T => self.slopes_of::<T>(args, Some(grad))?).1;
+            self.lent.lock().unwrap_or_else(PoisonError::into_inner).extend(gradients.iter().flatten().cloned());
         }
         let mut gradients = gradients.into_iter();
         let mut next = || gradients.next().flatten();

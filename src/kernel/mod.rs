@@ -22,7 +22,10 @@ mod stash;
 pub(crate) use elements::{Formula, fused_elements};
 pub(crate) use fused::can_be_fused;
 pub(crate) use paths::{Sequence, path_losses};
-pub(crate) use rows::{Counted, Lanes, RowLoss, fused_rows, larger, largest, map, map_both, picked, sum_of};
+pub(crate) use rows::{
+    Counted, Lanes, RowLoss, fused_rows, larger, largest, map, map_both, picked, row_slopes, sum_of,
+};
+pub(crate) use stash::keep;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor, WithDType, bail};
 use fused::on_host;
@@ -47,9 +50,14 @@ pub(crate) fn is_host(device: &Device) -> bool {
         && *IS_ON.get_or_init(|| std::env::var_os("CANDLE_LOSSES_KERNELS").is_none_or(|value| value != "off"))
 }
 
+/// Whether a tensor can be read as `f32` by the host.
+fn is_single(t: &Tensor) -> bool {
+    is_host(t.device()) && t.dtype() == DType::F32
+}
+
 /// Whether a tensor can be read as a slice of `f32`.
 pub(crate) fn is_plain(t: &Tensor) -> bool {
-    is_host(t.device()) && t.dtype() == DType::F32 && t.is_contiguous()
+    is_single(t) && t.is_contiguous()
 }
 
 /// The sum of all elements of a tensor on the host, in double precision.

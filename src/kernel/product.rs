@@ -1,8 +1,9 @@
-//! Products of matrices on candle's own threads, by `gemm`.
+//! Products of matrices on several threads, by `gemm`.
 
+use super::fused::on_host;
 use super::pool::{in_parallel, threads};
-use super::{elements, is_plain};
-use candle_core::{Result, Storage, Tensor, bail};
+use super::{is_plain, is_single, with_elements};
+use candle_core::{CpuStorage, Layout, Result, Tensor};
 
 /// A matrix whose rows or, transposed, columns follow each other.
 #[derive(Clone, Copy)]
@@ -17,6 +18,14 @@ pub(crate) struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         Self { values, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// A matrix as it lies in a storage.
+    fn of(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+        let (rows, columns) = layout.shape().dims2()?;
+        let (row_stride, column_stride) = (layout.stride()[0], layout.stride()[1]);
+        let values = &storage.as_slice()?[layout.start_offset()..];
+        Ok(Self { values, rows, columns, row_stride, column_stride })
     }
 
     pub fn transposed(self) -> Self {
@@ -60,13 +69,10 @@ impl ProductSum {
     pub fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
         match self {
             Self::Ops(sum) => *sum = (&*sum + a.t()?.matmul(b)?)?,
-            Self::Host { values, shape: (rows, columns) } => {
-                let (a, b) = (a.contiguous()?, b.contiguous()?);
-                let count = a.dim(0)?;
+            Self::Host { values, .. } => {
                 let ((a, a_at), (b, b_at)) = (a.storage_and_layout(), b.storage_and_layout());
-                let (Storage::Cpu(a), Storage::Cpu(b)) = (&*a, &*b) else { bail!("a product on the host of others") };
-                let a = Matrix::new(elements(a, a_at)?, count, *rows).transposed();
-                add_product(values, a, Matrix::new(elements(b, b_at)?, count, *columns));
+                let (a, b) = (Matrix::of(on_host(&a)?, a_at)?, Matrix::of(on_host(&b)?, b_at)?);
+                add_product(values, a.transposed(), b);
             }
         }
         Ok(())
@@ -78,6 +84,24 @@ impl ProductSum {
             Self::Host { values, shape } => Tensor::from_vec(values, shape, like.device()),
         }
     }
+}
+
+/// `a·b`, and in each row `bias` added.
+pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if ![a, b].into_iter().chain(bias).all(is_single) {
+        let product = a.matmul(b)?;
+        return bias.map_or(Ok(product.clone()), |bias| product.broadcast_add(bias));
+    }
+    let (rows, columns) = (a.dim(0)?, b.dim(1)?);
+    let mut values = match bias {
+        Some(bias) => with_elements(bias, |bias: &[f32]| bias.repeat(rows))?,
+        None => vec![0.0; rows * columns],
+    };
+    {
+        let ((a, a_at), (b, b_at)) = (a.storage_and_layout(), b.storage_and_layout());
+        add_product(&mut values, Matrix::of(on_host(&a)?, a_at)?, Matrix::of(on_host(&b)?, b_at)?);
+    }
+    Tensor::from_vec(values, (rows, columns), a.device())
 }
 
 /// Below this many multiplications one core is faster than several.

@@ -1,6 +1,6 @@
 //! Losses of a row: of scores, against what holds there, or of two places in space.
 
-use super::fused::{Arg, Walk, Wanted, fused};
+use super::fused::{Arg, Walk, Wanted, fused, sum_and_slopes};
 use super::number::{Number, Shared, Source};
 use super::pool::in_parallel_for;
 use super::scalar::{Float, of};
@@ -39,6 +39,16 @@ pub(crate) fn fused_rows<const N: usize>(
     loss: impl RowLoss<N>,
 ) -> Result<Tensor> {
     fused(args, factor, Rows { dim, loss: Box::new(loss) })
+}
+
+/// [`sum_and_slopes`] of such losses.
+pub(crate) fn row_slopes(
+    arg: &Tensor,
+    dim: usize,
+    grad: Option<&Tensor>,
+    loss: impl RowLoss<1>,
+) -> Result<(f64, Tensor)> {
+    sum_and_slopes(arg, grad, Rows { dim, loss: Box::new(loss) })
 }
 
 /// What holds in each row: a class, or that it is to be ignored; and what each class counts.

@@ -1,9 +1,9 @@
 use super::{Classes, Gathered, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching, wide};
 use crate::kernel::scalar::{Float, of};
 use crate::kernel::{
-    Counted, LANES, Lanes, RowLoss, can_be_fused, fused_rows, larger, largest, map, map_both, ops, sum_of,
+    Counted, LANES, Lanes, RowLoss, can_be_fused, fused_rows, larger, largest, map, map_both, ops, row_slopes, sum_of,
 };
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, Var, bail};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
 ///
@@ -82,14 +82,42 @@ impl CrossEntropyLoss {
 
         if let Some(rows) = target.read()? {
             let factor = target.factor(self.reduction, &rows);
-            let weight = if s > 0.0 { rows.weight.clone() } else { None };
-            let loss = AgainstClass { total: self.total(weight.as_deref(), target.count), rows, weight, s };
-            return fused_rows([input], target.dim, factor, loss);
+            return fused_rows([input], target.dim, factor, self.of_rows(rows, target.count));
         }
         let target = target.gathered()?;
         let loss = self.against_classes(&float("CrossEntropyLoss", "input", input)?, &target)?;
 
         self.reduction.reduce_classes(&loss, &target, input)
+    }
+
+    /// The sum of the losses and its gradient by the logits, or that of the losses each times `grad`: as backward gives it,
+    /// without copies of the logits and of the gradient where there can be.
+    pub(super) fn sum_and_slopes(
+        &self,
+        logits: &Tensor,
+        target: &Tensor,
+        grad: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        if !target.dtype().is_float() {
+            let target =
+                Classes::new("CrossEntropyLoss", logits, target, self.weight.as_ref(), Some(self.ignore_index))?;
+            if let Some(rows) = target.read()? {
+                let (sum, slopes) = row_slopes(logits, target.dim, grad, self.of_rows(rows, target.count))?;
+                return Ok((Tensor::new(sum, logits.device())?.to_dtype(logits.dtype())?, slopes));
+            }
+        }
+        let logits = Var::from_tensor(logits)?;
+        let reduction = if grad.is_some() { Reduction::None } else { Reduction::Sum };
+        let loss = Self { reduction, ..self.clone() }.forward(&logits, target)?;
+        let sum = grad.map_or(Ok(loss.clone()), |grad| (&loss * grad)?.sum_all())?;
+        let slopes = sum.backward()?.remove(&logits);
+        Ok((sum.detach(), slopes.map_or_else(|| logits.zeros_like(), |slopes| Ok(slopes.detach()))?))
+    }
+
+    fn of_rows(&self, rows: Counted, classes: usize) -> AgainstClass {
+        let s = self.label_smoothing;
+        let weight = if s > 0.0 { rows.weight.clone() } else { None };
+        AgainstClass { total: self.total(weight.as_deref(), classes), rows, weight, s }
     }
 
     /// `(1 - s) · w_y · l + s/C · Σ_c w_c · l_c`, where `l_c` is the loss if the class were `c`.

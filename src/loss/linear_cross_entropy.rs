@@ -1,7 +1,7 @@
 use super::{Classes, CrossEntropyLoss, Reduction, check_option, float, same_device, same_kind};
-use crate::kernel::ops;
-use crate::kernel::product::ProductSum;
-use candle_core::{Device, Result, Tensor, Var, bail};
+use crate::kernel::product::{ProductSum, product};
+use crate::kernel::{keep, ops};
+use candle_core::{Device, Result, Tensor, bail};
 
 /// Cross-entropy on the outputs of a linear layer, which are never all there at once:
 ///
@@ -60,7 +60,7 @@ impl Default for LinearCrossEntropyLoss {
 const LOSS: &str = "LinearCrossEntropyLoss";
 
 /// Logits at a time, where the caller does not say how many samples.
-const AT_ONCE: usize = 1 << 22;
+const AT_ONCE: usize = 1 << 18;
 
 impl LinearCrossEntropyLoss {
     /// The loss of the linear layer's outputs on `input` against `target`.
@@ -109,7 +109,7 @@ impl LinearCrossEntropyLoss {
         let b = linear_bias.map(|bias| float(LOSS, "linear_bias", bias)?.to_device(x.device())).transpose()?;
         let variables = [Some(&x), Some(&w), b.as_ref()];
         let wanted = variables.map(|variable| variable.is_some_and(Tensor::track_op));
-        let mut layer = Layer {
+        let layer = Layer {
             x: x.detach(),
             w: w.detach(),
             b: b.as_ref().map(Tensor::detach),
@@ -130,17 +130,15 @@ impl LinearCrossEntropyLoss {
         let args = [&x, &w, b.as_ref().unwrap_or(&x)];
         let loss = match self.factor(&layer, c)? {
             None => {
-                let (losses, _) = layer.pass([false; 3], None)?;
-                ops::with_gradients(args, &losses, move |grad| Ok(layer.pass(wanted, Some(grad))?.1))?
+                let losses = layer.losses()?;
+                ops::with_gradients(args, &losses, move |grad| Ok(layer.gradients(wanted, Some(grad))?.1))?
             }
             Some(factor) => {
-                // The sum of a chunk will do, which costs one pass where the losses and then their gradients cost two.
-                layer.criterion.reduction = Reduction::Sum;
-                let (losses, mut gradients) = layer.pass(wanted, None)?;
+                let (sum, mut gradients) = layer.gradients(wanted, None)?;
                 for gradient in gradients.iter_mut().flatten() {
                     *gradient = gradient.broadcast_mul(&factor)?;
                 }
-                let value = ops::sum_all(&losses)?.broadcast_mul(&factor)?;
+                let value = sum.broadcast_mul(&factor)?;
                 let scaled = move |gradient: &Option<Tensor>, grad: &Tensor| {
                     gradient.as_ref().map(|gradient| ops::scaled(gradient, grad)).transpose()
                 };
@@ -188,61 +186,68 @@ struct Layer {
 }
 
 impl Layer {
-    /// The samples' losses, (N), and those gradients by input, weight and bias that are `wanted`, of the losses' sum, or of
-    /// the losses times `grad`.
-    fn pass(&self, wanted: [bool; 3], grad: Option<&Tensor>) -> Result<(Tensor, [Option<Tensor>; 3])> {
-        let (n, d) = self.x.dims2()?;
-        let c = self.w.dim(0)?;
+    /// The samples' losses, (N).
+    fn losses(&self) -> Result<Tensor> {
+        let losses = self.starts().map(|start| {
+            let (_, logits, target) = self.chunk(start)?;
+            self.criterion.forward(&logits, &target)
+        });
+        joined(losses.collect::<Result<Vec<_>>>()?, &[0], &self.x)
+    }
+
+    /// The sum of the losses and those gradients by input, weight and bias that are `wanted`, of the sum, or of the losses
+    /// each times `grad`.
+    fn gradients(&self, wanted: [bool; 3], grad: Option<&Tensor>) -> Result<(Tensor, [Option<Tensor>; 3])> {
+        let (d, c) = (self.x.dim(1)?, self.w.dim(0)?);
         let [of_x, of_w, of_b] = wanted;
-        let (mut losses, mut by_x) = (Vec::new(), Vec::new());
-        let mut by_w = ProductSum::new(c, d, &self.w)?;
-        let mut by_b = Tensor::zeros(c, self.w.dtype(), self.w.device())?;
-        for start in (0..n).step_by(self.chunk) {
-            let len = self.chunk.min(n - start);
-            let x = self.x.narrow(0, start, len)?;
-            let logits = x.matmul(&self.w.t()?)?;
-            let logits = match &self.b {
-                Some(b) => logits.broadcast_add(b)?,
-                None => logits,
-            };
-            let target = self.target.narrow(0, start, len)?;
-            if wanted == [false; 3] {
-                losses.push(listed(&self.criterion.forward(&logits, &target)?)?);
+        let (mut sums, mut by_x) = (Vec::new(), Vec::new());
+        let (mut by_w, mut by_b) = (ProductSum::new(c, d, &self.w)?, ProductSum::new(1, c, &self.w)?);
+        for start in self.starts() {
+            let (x, logits, target) = self.chunk(start)?;
+            if !of_x && !of_w && !of_b {
+                sums.push(self.criterion.forward(&logits, &target)?.sum_all()?);
                 continue;
             }
-            let logits = Var::from_tensor(&logits)?;
-            let loss = self.criterion.forward(&logits, &target)?;
-            losses.push(listed(&loss)?);
-            let weighted = match grad {
-                Some(grad) => (loss * grad.narrow(0, start, len)?)?,
-                None => loss,
-            };
-            let Some(slopes) = weighted.sum_all()?.backward()?.remove(&logits) else { continue };
-            let slopes = slopes.detach();
-            drop((logits, weighted));
+            let len = target.dim(0)?;
+            let grad = grad.map(|grad| grad.narrow(0, start, len)).transpose()?;
+            let (sum, slopes) = self.criterion.sum_and_slopes(&logits, &target, grad.as_ref())?;
+            drop(logits);
+            sums.push(sum);
             if of_x {
-                by_x.push(slopes.matmul(&self.w)?);
+                by_x.push(product(&slopes, &self.w, None)?);
             }
             if of_b {
-                by_b = (by_b + slopes.sum(0)?)?;
+                by_b.add(&Tensor::ones((len, 1), slopes.dtype(), slopes.device())?, &slopes)?;
             }
             if of_w {
                 by_w.add(&slopes, &x)?;
             }
+            keep(slopes);
         }
-        let joined = |parts: &[Tensor], empty: &[usize]| match parts {
-            [] => Tensor::zeros(empty, self.x.dtype(), self.x.device()),
-            parts => Tensor::cat(parts, 0),
-        };
-        let by_x = if of_x { Some(joined(&by_x, &[n, d])?) } else { None };
+        let by_x = if of_x { Some(joined(by_x, &[0, d], &self.x)?) } else { None };
         let by_w = if of_w { Some(by_w.finish(&self.w)?) } else { None };
-        Ok((joined(&losses, &[n])?, [by_x, by_w, of_b.then_some(by_b)]))
+        let by_b = if of_b { Some(by_b.finish(&self.w)?.squeeze(0)?) } else { None };
+        let sums = sums.iter().map(|sum| sum.reshape(1)).collect::<Result<Vec<_>>>()?;
+        Ok((ops::sum_all(&joined(sums, &[0], &self.x)?)?, [by_x, by_w, by_b]))
+    }
+
+    /// Where the chunks begin.
+    fn starts(&self) -> impl Iterator<Item = usize> {
+        (0..self.x.dims()[0]).step_by(self.chunk)
+    }
+
+    /// Input, logits and target of the chunk from `start` on.
+    fn chunk(&self, start: usize) -> Result<(Tensor, Tensor, Tensor)> {
+        let len = self.chunk.min(self.x.dim(0)? - start);
+        let x = self.x.narrow(0, start, len)?;
+        let logits = product(&x, &self.w.t()?, self.b.as_ref())?;
+        Ok((x, logits, self.target.narrow(0, start, len)?))
     }
 }
 
-/// Losses, or their sum, as a list without a gradient.
-fn listed(losses: &Tensor) -> Result<Tensor> {
-    losses.detach().flatten_all()
+/// The parts one after the other; where there are none, a tensor of this shape and otherwise like `like`.
+fn joined(parts: Vec<Tensor>, empty: &[usize], like: &Tensor) -> Result<Tensor> {
+    if parts.is_empty() { Tensor::zeros(empty, like.dtype(), like.device()) } else { Tensor::cat(&parts, 0) }
 }
 
 #[cfg(test)]
