@@ -2,7 +2,7 @@
 
 use super::fused::on_host;
 use super::pool::{in_parallel, threads};
-use super::{is_plain, is_single, with_elements};
+use super::{LANES, is_plain, is_single, with_elements};
 use candle_core::{CpuStorage, Layout, Result, Tensor};
 
 /// A matrix whose rows or, transposed, columns follow each other.
@@ -107,55 +107,65 @@ pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<T
 /// Below this many multiplications one core is faster than several.
 const THREADING_THRESHOLD: usize = 1 << 20;
 
-/// `c += a·b`, where `c` is row by row. Large ones are cut, one part for each core: into blocks of rows, or, where those would
-/// be few and long, through what is summed, as then each core would have to prepare all of `b` for them.
+/// `c += a·b`, where `c` is row by row. Large ones are cut, one part for each core: into blocks of rows or of columns,
+/// whichever `c` has more of, as each core prepares all of the other matrix for itself.
+#[allow(unsafe_code)]
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
+    assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
-    if parts > 1 && m < n && m < k {
-        let some = k.div_ceil(parts);
-        let starts = (0..k).step_by(some).collect::<Vec<_>>();
-        let mut sums = vec![vec![0.0; c.len()]; starts.len() - 1];
-        let into = std::iter::once(&mut *c).chain(sums.iter_mut().map(Vec::as_mut_slice));
-        let tasks = starts.into_iter().zip(into);
-        let tasks = tasks.map(|(start, c)| (c, a.transposed().block(start, some).transposed(), b.block(start, some)));
-        in_parallel(tasks.collect::<Vec<_>>().into_iter(), |(c, a, b)| add_block(c, a, b));
-        for sum in sums {
-            c.iter_mut().zip(sum).for_each(|(c, sum)| *c += sum);
-        }
-        return;
+    let places = Places(c.as_mut_ptr());
+    // SAFETY: `c` has as many places as asserted, is borrowed for writing alone, and each block has places of its own.
+    if m >= n {
+        let rows = m.div_ceil(parts).max(1);
+        in_parallel((0..m).step_by(rows), |row| unsafe { places.add_block(row * n, n, a.block(row, rows), b) });
+    } else {
+        // Whole vectors, as far as may be.
+        let columns = n.div_ceil(parts).next_multiple_of(LANES);
+        in_parallel((0..n).step_by(columns), |column| unsafe {
+            places.add_block(column, n, a, b.transposed().block(column, columns).transposed());
+        });
     }
-    let rows = m.div_ceil(parts);
-    let blocks = c.chunks_mut((rows * n).max(1)).enumerate();
-    in_parallel(blocks.map(|(i, c)| (c, a.block(i * rows, rows))), |(c, a)| add_block(c, a, b));
 }
 
-#[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
-fn add_block(c: &mut [f32], a: Matrix, b: Matrix) {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
-    // SAFETY: the three slices hold what the sizes and strides reach, as asserted, and `c` is borrowed for writing alone.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            n as isize,
-            true,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+/// Where a product goes that several threads work on.
+struct Places(*mut f32);
+
+// SAFETY: whoever writes promises that the places are nobody else's.
+#[allow(unsafe_code)]
+unsafe impl Sync for Places {}
+
+impl Places {
+    /// Adds `a·b` to the block that begins at `start` and whose rows are `stride` apart.
+    ///
+    /// # Safety
+    /// The block must be within the places, and nobody else may have it.
+    #[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
+    unsafe fn add_block(&self, start: usize, stride: usize, a: Matrix, b: Matrix) {
+        assert!(a.is_within() && b.is_within() && a.columns == b.rows);
+        // SAFETY: as asserted and as the caller promises.
+        unsafe {
+            gemm::gemm(
+                a.rows,
+                b.columns,
+                a.columns,
+                self.0.add(start),
+                1,
+                stride as isize,
+                true,
+                a.values.as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.values.as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
     }
 }
