@@ -33,11 +33,12 @@ struct Reader(Mlp);
 
 impl Module for Reader {
     fn forward(&self, images: &Tensor) -> candle_core::Result<Tensor> {
-        let strips = images.reshape(((), MOST, SIDE, SIDE))?.transpose(1, 2)?.reshape(((), SIDE, MOST * SIDE))?;
-        let window = |step| strips.narrow(2, step * SIDE / STEPS_PER_DIGIT, SIDE);
+        // Column by column, so that the numbers of a window follow each other.
+        let strips = images.reshape(((), MOST, SIDE, SIDE))?.t()?.reshape(((), MOST * SIDE * SIDE))?;
+        let window = |step| strips.narrow(1, step * SIDE / STEPS_PER_DIGIT * SIDE, SIDE * SIDE);
         let steps = (MOST - 1) * STEPS_PER_DIGIT + 1;
-        let windows = Tensor::stack(&(0..steps).map(window).collect::<candle_core::Result<Vec<_>>>()?, 1)?;
-        self.0.forward(&windows.flatten_to(1)?)?.reshape(((), steps, 11))
+        let windows = Tensor::cat(&(0..steps).map(window).collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        self.0.forward(&windows)?.reshape((steps, (), 11))?.transpose(0, 1)
     }
 }
 
