@@ -60,7 +60,7 @@ impl Default for LinearCrossEntropyLoss {
 const LOSS: &str = "LinearCrossEntropyLoss";
 
 /// Logits at a time, where the caller does not say how many samples.
-const AT_ONCE: usize = 1 << 18;
+const AT_ONCE: usize = 1 << 22;
 
 impl LinearCrossEntropyLoss {
     /// The loss of the linear layer's outputs on `input` against `target`.
