@@ -1,19 +1,28 @@
-//! A table of your own: any column of a CSV file learned from the others, by the loss that you name.
+//! A table of your own: any column of a CSV file learned from the others, and which loss is good for it.
 //!
-//! Columns are numbers, or categories where you say so. The encoding, how a row becomes the model's inputs, is saved with the
+//! What the file holds is found out: delimiter, encoding, numbers, categories, missing values; a table on stderr says it.
+//! A fifth of the rows is held out, and a part of the rest says when to stop. What was learned of the columns is saved with the
 //! weights, so that `--init MODEL --predict OUT` needs nothing else to read other rows.
 //!
 //!     cargo run --example own_table -- --csv assets/boston_housing.csv --target MEDV
+//!     cargo run --example own_table -- --csv assets/boston_housing.csv --target MEDV --compare
 
 mod common;
 
-use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Module, Tensor};
-use candle_losses::cli::{Kind, Options, Session, run, test_fraction, write};
-use candle_losses::data::table::{Encoding, Table, Target};
-use candle_losses::loss::{CrossEntropyLoss, HuberLoss, L1Loss, MseLoss, SmoothL1Loss};
-use candle_losses::{Activation, Parameters, mlp};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{D, DType, Device, Module, Tensor};
+use candle_losses::cli::{Kind, Options, Session, is_stdout, outputs, run, test_fraction, write};
+use candle_losses::data::table::{Delimiter, Encoding, Plan, Reading, Roles, Table, Target, Unseen, median};
+use candle_losses::data::{Samples, Split};
+use candle_losses::loss::{
+    BceWithLogitsLoss, CrossEntropyLoss, GaussianNllLoss, HuberLoss, KlDivLoss, L1Loss, MseLoss,
+    MultiLabelSoftMarginLoss, MultiMarginLoss, NllLoss, PoissonNllLoss, Reduction, SmoothL1Loss, SoftMarginLoss,
+    log_softmax,
+};
+use candle_losses::{Activation, Mlp, Parameters, mlp};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 #[derive(clap::Parser)]
 #[command(about = "A table of your own: any column of a CSV file learned from the others")]
@@ -29,7 +38,7 @@ struct Arguments {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Data")]
 struct Data {
-    /// The table: names in the first line, then a sample in each
+    /// The table: names in the first line, then a sample in each; .gz will do
     #[arg(long, value_name = "FILE")]
     csv: PathBuf,
 
@@ -37,33 +46,64 @@ struct Data {
     #[arg(long, value_name = "COLUMN", required_unless_present = "predict")]
     target: Option<String>,
 
-    /// Columns that hold categories, not numbers
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    /// What stands between cells: comma, semicolon, tab, bar, blanks or a character [default: found out]
+    #[arg(long, value_name = "WHICH")]
+    delimiter: Option<Delimiter>,
+
+    /// The first line is a row, too; the columns are called "column 1" and so on
+    #[arg(long)]
+    no_header: bool,
+
+    /// Columns of categories, though they look like numbers or text; several by commas, or the option again
+    #[arg(long, value_name = "COLUMN,…")]
     categories: Vec<String>,
 
-    /// Share of the rows to hold out, chosen by the seed; 0 trains on all of them
+    /// Columns of numbers, though they look like something else
+    #[arg(long, value_name = "COLUMN,…")]
+    numbers: Vec<String>,
+
+    /// Columns to leave out
+    #[arg(long, value_name = "COLUMN,…")]
+    ignore: Vec<String>,
+
+    /// Missing values: fill takes the median, or a category of its own; drop leaves the row out
+    #[arg(long, value_name = "HOW", default_value = "fill", value_parser = ["fill", "drop"])]
+    missing: String,
+
+    /// Share of the rows to hold out, chosen by the seed, of each class alike; 0 trains on all of them
     #[arg(long, value_name = "F", default_value_t = 0.2, value_parser = test_fraction)]
     test_fraction: f64,
 
-    /// Train nothing; write what the model of --init makes of each row of --csv to this CSV file
+    /// Train nothing; write what the model of --init makes of each row of --csv to this CSV file, - for stdout
     #[arg(long, value_name = "FILE", requires = "init")]
-    #[arg(conflicts_with_all = ["target", "resume", "checkpoint", "save", "log", "plot"])]
+    #[arg(conflicts_with_all = ["resume", "checkpoint", "save", "log", "plot", "compare", "loss"])]
     predict: Option<PathBuf>,
+
+    /// With --predict and two classes: how probable the second has to be
+    #[arg(long, value_name = "P", requires = "predict", value_parser = test_fraction)]
+    threshold: Option<f64>,
 }
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Loss")]
 struct Choice {
-    /// The loss: the first four for a number, cross_entropy for a class
-    #[arg(long, value_name = "NAME", default_value = "mse")]
-    #[arg(value_parser = ["l1", "mse", "smooth_l1", "huber", "cross_entropy"])]
-    loss: String,
+    /// The loss [default: mse for a number, cross_entropy for a class]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(LOSSES.map(|(name, _)| name)))]
+    loss: Option<String>,
 
-    /// Of smooth_l1: the error below which it is a parabola, in the target's unit
+    /// Train with each loss that fits the target, and print which does best
+    #[arg(long, conflicts_with_all = ["loss", "save", "log", "plot", "checkpoint", "resume", "init"])]
+    compare: bool,
+
+    /// Weigh each class by how rare it is
+    #[arg(long)]
+    balance: bool,
+
+    /// Of smooth_l1: the error below which it is a parabola, in standard deviations of the target
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     beta: f64,
 
-    /// Of huber: the error beyond which it is a line, in the target's unit
+    /// Of huber: the error beyond which it is a line, in standard deviations of the target
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     delta: f64,
 
@@ -72,73 +112,531 @@ struct Choice {
     label_smoothing: f64,
 }
 
+/// What a loss is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Fits {
+    Number,
+    /// A number that is not negative.
+    Count,
+    Classes,
+    TwoClasses,
+}
+
+const LOSSES: [(&str, Fits); 13] = [
+    ("mse", Fits::Number),
+    ("l1", Fits::Number),
+    ("smooth_l1", Fits::Number),
+    ("huber", Fits::Number),
+    ("gaussian_nll", Fits::Number),
+    ("poisson_nll", Fits::Count),
+    ("cross_entropy", Fits::Classes),
+    ("nll", Fits::Classes),
+    ("multi_margin", Fits::Classes),
+    ("multilabel_soft_margin", Fits::Classes),
+    ("kl_div", Fits::Classes),
+    ("bce_with_logits", Fits::TwoClasses),
+    ("soft_margin", Fits::TwoClasses),
+];
+
+/// Those that know no weight for each class.
+const WITHOUT_WEIGHT: [&str; 2] = ["kl_div", "soft_margin"];
+
 const HIDDEN: [usize; 2] = [64, 32];
 
+/// How many epochs the validation loss may be no better before the training ends.
+const PATIENCE: usize = 20;
+
 fn main() -> std::process::ExitCode {
-    run(|Arguments { options, data, choice }| match &data.predict {
-        Some(predict) => predictions(&options, &data.csv, predict),
-        None => train(options, &data, &choice),
+    run(|Arguments { options, data, choice }| {
+        options.check_files(
+            &[("--csv", &data.csv)],
+            &data.predict.iter().map(|path| ("--predict", path.as_path())).collect::<Vec<_>>(),
+        )?;
+        let reading = Reading { delimiter: data.delimiter, no_header: data.no_header };
+        let table = Table::open(&data.csv, &reading)?;
+        match &data.predict {
+            Some(path) => predict(&options, &data, &table, path),
+            None => train(options, &data, &choice, &table),
+        }
     })
 }
 
-fn train(options: Options, data: &Data, choice: &Choice) -> Result<()> {
-    options.check_files(&[("--csv", &data.csv)], &[])?;
-    let kind = if choice.loss == "cross_entropy" { Target::Class } else { Target::Number };
+fn train(options: Options, data: &Data, choice: &Choice, table: &Table) -> Result<()> {
     let target = data.target.as_deref().context("--target says which column to predict")?;
-    // Weights that were trained on a table go on with what was learned of its columns.
-    let read = |model: &Path| std::fs::read(model).with_context(|| format!("reading {}", model.display()));
-    let known = options.init().map(read).transpose()?.and_then(|bytes| Encoding::of_model(&bytes).ok());
-    let categories = data.categories.iter().map(|name| name.trim().to_owned()).collect::<Vec<_>>();
     let (device, seed) = (options.device()?, options.seed());
-    let table = Table::open(&data.csv)?;
-    let (split, encoding) = table.split((target, kind), &categories, data.test_fraction, seed, known, &device)?;
-    let reduction = options.reduction(Default::default());
-    let session = Session::new(options, Kind::Table, split, device)?.with_metadata(encoding.to_metadata()?);
-    let model = session.mlp(&[&HIDDEN[..], &[encoding.outputs()]].concat(), Activation::Linear)?;
-
-    let &Choice { beta, delta, label_smoothing, .. } = choice;
-    session.fit(|inputs, target| {
-        let output = model.forward(inputs)?;
-        match choice.loss.as_str() {
-            "l1" => L1Loss { reduction }.forward(&output, target),
-            "smooth_l1" => SmoothL1Loss { beta, reduction }.forward(&output, target),
-            "huber" => HuberLoss { delta, reduction }.forward(&output, target),
-            "cross_entropy" => {
-                CrossEntropyLoss { label_smoothing, reduction, ..Default::default() }.forward(&output, target)
-            }
-            _ => MseLoss { reduction }.forward(&output, target),
+    // Weights that were trained on a table go on with what was learned of its columns.
+    let known = options.init().map(encoding_of).transpose()?;
+    let of_name = |name: &str| LOSSES.iter().find(|(other, _)| *other == name).map(|(_, fits)| *fits);
+    let loss = choice.loss.as_deref().or(known.as_ref().map(|known| known.loss.as_str()));
+    let wanted = loss.and_then(of_name).map(|fits| match fits {
+        Fits::Number | Fits::Count => Target::Number,
+        Fits::Classes | Fits::TwoClasses => Target::Class,
+    });
+    let roles = Roles {
+        numbers: columns(table, &data.numbers),
+        categories: columns(table, &data.categories),
+        ignore: columns(table, &data.ignore),
+        drop_missing: data.missing == "drop",
+    };
+    let plan = table.plan(target, wanted, &roles)?;
+    if let Some(known) = &known {
+        ensure!(known.target == target, "the weights of --init predict {}, not {target}", known.target);
+        ensure!(
+            loss == Some(&known.loss),
+            "the weights of --init were trained by {}, so that their outputs fit no other --loss",
+            known.loss
+        );
+    }
+    let losses = match loss {
+        Some(loss) => vec![loss],
+        None if choice.compare => {
+            LOSSES.iter().map(|(name, _)| *name).filter(|name| misfit(name, &plan, table, choice).is_none()).collect()
         }
-    })?;
-
-    let report = session.report(&model)?;
-    match kind {
-        Target::Class => report.share("accuracy", &report.output.argmax(1)?.eq(&report.target)?)?,
-        Target::Number => {
-            report.mae(&report.output)?;
-            report.rmse(&report.output)?;
+        None if plan.kind == Target::Number => vec!["mse"],
+        None => vec!["cross_entropy"],
+    };
+    for loss in &losses {
+        if let Some(why) = misfit(loss, &plan, table, choice) {
+            bail!("--loss {loss} does not fit: {why}");
         }
     }
-    session.finish("--help")
+
+    let (training, test) = plan.split(table, &plan.rows, data.test_fraction, seed);
+    // A checkpoint knows nothing of what the best weights were.
+    let share = if options.goes_on() || training.len() < 20 { 0.0 } else { 0.15 };
+    let (training, validation) = plan.split(table, &training, share, seed);
+    eprint!("{}", plan.description(table, test.len(), validation.len()));
+    let parts = Parts { table, plan: &plan, training, validation, test, device };
+    if choice.compare {
+        return compare(&options, choice, &parts, &losses);
+    }
+    let trained = parts.train(options, choice, losses[0], known.clone())?;
+    let part = if parts.test.is_empty() { "Training" } else { "Test" };
+    let rows = if parts.test.is_empty() { &parts.training } else { &parts.test };
+    let prediction = Prediction::new(&trained.encoding, &outputs(&trained, trained.session.reported())?, None)?;
+    report(part, &trained.encoding, table, rows, &parts.training, &prediction)?;
+    trained.session.finish("--help")
 }
 
-/// Writes what the model of `--init` makes of each row.
-fn predictions(options: &Options, csv: &Path, predict: &Path) -> Result<()> {
-    options.check_files(&[("--csv", csv)], &[("--predict", predict)])?;
-    let path = options.init().context("--predict needs --init FILE, the model")?;
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let encoding = Encoding::of_model(&bytes).with_context(|| format!("reading {}", path.display()))?;
-    let (table, device) = (Table::open(csv)?, options.device()?);
-    let inputs: Tensor = table.inputs(&encoding, &(0..table.len()).collect::<Vec<_>>(), &device)?;
-    let parameters = Parameters::seeded(options.seed());
-    let widths = [&[encoding.features()], &HIDDEN[..], &[encoding.outputs()]].concat();
-    let model = mlp(&widths, Activation::Linear, parameters.builder(DType::F32, &device))?;
-    parameters.load_safetensors(&bytes).with_context(|| format!("reading {}", path.display()))?;
-    let output = model.forward(&inputs)?;
-    ensure!(
-        output.flatten_all()?.to_vec1::<f32>()?.iter().all(|x| x.is_finite()),
-        "a prediction is not a finite number"
-    );
-    write(predict, &encoding.predictions(&output)?)?;
-    println!("Predictions of {}: {}", encoding.target, predict.display());
+/// Why a loss does not fit a target, if it does not.
+fn misfit(loss: &str, plan: &Plan, table: &Table, choice: &Choice) -> Option<String> {
+    let fits = LOSSES.iter().find(|(name, _)| *name == loss).map(|(_, fits)| *fits);
+    let classes = plan.classes.len();
+    match (fits?, plan.kind) {
+        (Fits::Number | Fits::Count, Target::Class) => Some("the target is a class".into()),
+        (Fits::Classes | Fits::TwoClasses, Target::Number) => Some("the target is a number".into()),
+        (Fits::TwoClasses, _) if classes != 2 => Some(format!("it is for two classes, and there are {classes}")),
+        (Fits::Count, _) => {
+            let negative = plan.rows.iter().find_map(|&row| plan.number(table, row).filter(|number| *number < 0.0));
+            negative.map(|number| format!("it is for counts, and a target is {number}"))
+        }
+        (Fits::Number, _) if choice.balance => Some("--balance is for classes".into()),
+        _ if choice.balance && WITHOUT_WEIGHT.contains(&loss) => Some("it knows no weights for --balance".into()),
+        _ => None,
+    }
+}
+
+/// The columns that an option names: each by itself, or several with commas between them.
+fn columns(table: &Table, names: &[String]) -> Vec<String> {
+    let several = |name: &String| match table.has(name) {
+        true => vec![name.clone()],
+        false => name.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
+    };
+    names.iter().flat_map(several).collect()
+}
+
+fn encoding_of(model: &Path) -> Result<Encoding> {
+    let named = || format!("reading {}", model.display());
+    Encoding::of_model(&std::fs::read(model).with_context(named)?).with_context(named)
+}
+
+struct Parts<'a> {
+    table: &'a Table,
+    plan: &'a Plan,
+    training: Vec<usize>,
+    validation: Vec<usize>,
+    test: Vec<usize>,
+    device: Device,
+}
+
+/// A model with what comes before it.
+struct Trained {
+    encoding: Encoding,
+    model: Mlp,
+    session: Session,
+}
+
+impl Module for Trained {
+    fn forward(&self, inputs: &Tensor) -> candle_core::Result<Tensor> {
+        self.model.forward(&self.encoding.expand(inputs)?)
+    }
+}
+
+impl Parts<'_> {
+    fn train(&self, mut options: Options, choice: &Choice, loss: &str, known: Option<Encoding>) -> Result<Trained> {
+        let encoding = match known {
+            Some(known) => known,
+            None => Encoding::learn(self.table, self.plan, &self.training, loss)?,
+        };
+        let samples = |rows: &[usize]| Ok::<_, anyhow::Error>(encoding.samples(self.table, rows, &self.device)?.0);
+        let (test, unseen) = encoding.samples(self.table, &self.test, &self.device)?;
+        tell(&unseen);
+        let split = Split { train: samples(&self.training)?, test };
+        options.choose("--loss", loss);
+        let reduction = options.reduction(Reduction::Mean);
+        let session = Session::new(options, Kind::OwnTable { rows: self.training.len() }, split, self.device.clone())?
+            .with_metadata(encoding.to_metadata()?)
+            .with_validation(samples(&self.validation)?, PATIENCE);
+        let widths = [&[encoding.features()], &HIDDEN[..], &[width(&encoding)]].concat();
+        let model = mlp(&widths, Activation::Linear, session.builder())?;
+        let weights = if choice.balance { Some(balanced(self.plan, &self.device)?) } else { None };
+        let trained = Trained { encoding, model, session };
+        trained.session.fit(|inputs, target| {
+            loss_of(loss, choice, reduction, weights.as_ref(), &trained.forward(inputs)?, target)
+        })?;
+        Ok(trained)
+    }
+}
+
+/// How many outputs the model has.
+fn width(encoding: &Encoding) -> usize {
+    match (encoding.loss.as_str(), &encoding.classes) {
+        ("gaussian_nll", _) => 2,
+        ("bce_with_logits" | "soft_margin", _) | (_, None) => 1,
+        (_, Some(classes)) => classes.len(),
+    }
+}
+
+/// A weight for each class, on the average of the samples 1.
+fn balanced(plan: &Plan, device: &Device) -> Result<Tensor> {
+    let (rows, classes) = (plan.rows.len() as f32, plan.classes.len() as f32);
+    let weights = plan.classes.iter().map(|(_, count)| rows / (classes * *count as f32)).collect::<Vec<_>>();
+    Ok(Tensor::new(weights, device)?)
+}
+
+fn loss_of(
+    loss: &str,
+    choice: &Choice,
+    reduction: Reduction,
+    weight: Option<&Tensor>,
+    output: &Tensor,
+    target: &Tensor,
+) -> candle_core::Result<Tensor> {
+    let weight = weight.cloned();
+    let classes = output.dim(1)?.max(2);
+    let one_hot = || {
+        let places = Tensor::arange(0u32, classes as u32, output.device())?;
+        target.unsqueeze(1)?.broadcast_eq(&places.unsqueeze(0)?)?.to_dtype(DType::F32)
+    };
+    match loss {
+        "mse" => MseLoss { reduction }.forward(output, target),
+        "l1" => L1Loss { reduction }.forward(output, target),
+        "smooth_l1" => SmoothL1Loss { beta: choice.beta, reduction }.forward(output, target),
+        "huber" => HuberLoss { delta: choice.delta, reduction }.forward(output, target),
+        "gaussian_nll" => {
+            let (mean, log_var) = (output.narrow(1, 0, 1)?, output.narrow(1, 1, 1)?);
+            GaussianNllLoss { reduction, ..Default::default() }.forward(&mean, target, &log_var.exp()?)
+        }
+        "poisson_nll" => PoissonNllLoss { reduction, ..Default::default() }.forward(output, target),
+        "nll" => NllLoss { weight, reduction, ..Default::default() }.forward(&log_softmax(output, 1)?, target),
+        "multi_margin" => MultiMarginLoss { weight, reduction, ..Default::default() }.forward(output, target),
+        "multilabel_soft_margin" => MultiLabelSoftMarginLoss { weight, reduction }.forward(output, &one_hot()?),
+        "kl_div" => {
+            // A tenth of the target goes to all classes alike, as in the section of that name.
+            let target = one_hot()?.affine(0.9, 0.1 / classes as f64)?;
+            let reduction = if reduction == Reduction::Mean { Reduction::BatchMean } else { reduction };
+            KlDivLoss { reduction, ..Default::default() }.forward(&log_softmax(output, 1)?, &target)
+        }
+        "bce_with_logits" => {
+            // That of the second class over that of the first.
+            let pos_weight = weight.map(|weight| weight.narrow(0, 1, 1)? / weight.narrow(0, 0, 1)?).transpose()?;
+            let target = target.unsqueeze(1)?.to_dtype(DType::F32)?;
+            BceWithLogitsLoss { pos_weight, reduction, ..Default::default() }.forward(output, &target)
+        }
+        "soft_margin" => {
+            let sides = target.unsqueeze(1)?.to_dtype(DType::F32)?.affine(2., -1.)?;
+            SoftMarginLoss { reduction }.forward(output, &sides)
+        }
+        _ => CrossEntropyLoss { weight, label_smoothing: choice.label_smoothing, reduction, ..Default::default() }
+            .forward(output, target),
+    }
+}
+
+/// Says what rows hold that the training part had not.
+fn tell(unseen: &Unseen) {
+    for (column, count, example) in unseen {
+        eprintln!(
+            "{count} cells of {column} hold what training had not seen, such as {example:?}: taken for no level, or for missing"
+        );
+    }
+}
+
+/// What a model says of rows: numbers in the unit of the table, or the place of a class and the probabilities of all.
+enum Prediction {
+    Numbers(Vec<f64>),
+    Classes(Vec<usize>, Vec<Vec<f32>>),
+}
+
+impl Prediction {
+    fn new(encoding: &Encoding, output: &Tensor, threshold: Option<f64>) -> Result<Self> {
+        let output = output.to_device(&Device::Cpu)?;
+        let is_finite = output.flatten_all()?.to_vec1::<f32>()?.iter().all(|x| x.is_finite());
+        ensure!(is_finite, "a prediction is not a finite number");
+        let Some(classes) = &encoding.classes else {
+            let (offset, unit) = encoding.scale;
+            let first = output.narrow(1, 0, 1)?;
+            let first = if encoding.loss == "poisson_nll" { first.exp()? } else { first };
+            let numbers = first.flatten_all()?.to_vec1::<f32>()?;
+            return Ok(Self::Numbers(numbers.into_iter().map(|number| f64::from(number) * unit + offset).collect()));
+        };
+        let second = |probability: Tensor| Tensor::cat(&[probability.affine(-1., 1.)?, probability], 1);
+        let probabilities = match encoding.loss.as_str() {
+            "bce_with_logits" | "soft_margin" => second(candle_nn::ops::sigmoid(&output)?)?,
+            "multilabel_soft_margin" => {
+                let each = candle_nn::ops::sigmoid(&output)?;
+                each.broadcast_div(&each.sum_keepdim(D::Minus1)?)?
+            }
+            _ => log_softmax(&output, 1)?.exp()?,
+        };
+        ensure!(
+            threshold.is_none() || classes.len() == 2,
+            "--threshold is for two classes, and there are {}",
+            classes.len()
+        );
+        let probabilities = probabilities.to_vec2::<f32>()?;
+        let choose = |row: &Vec<f32>| match threshold {
+            Some(threshold) => usize::from(f64::from(row[1]) >= threshold),
+            None => (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap_or(0),
+        };
+        Ok(Self::Classes(probabilities.iter().map(choose).collect(), probabilities))
+    }
+}
+
+/// Figures of predictions of these rows beside those of the trivial guess, which the training part gives.
+fn report(
+    part: &str,
+    encoding: &Encoding,
+    table: &Table,
+    rows: &[usize],
+    training: &[usize],
+    prediction: &Prediction,
+) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let count = format!("({} samples)", rows.len());
+    match prediction {
+        Prediction::Numbers(predicted) => {
+            let figures = Figures::new(predicted, &encoding.numbers_of(table, rows)?);
+            let guess = median(&mut encoding.numbers_of(table, training)?);
+            let guessed = Figures::new(&vec![guess; rows.len()], &encoding.numbers_of(table, rows)?);
+            writeln!(out, "{part} MAE: {} {count}", short(figures.mae))?;
+            writeln!(out, "{part} RMSE: {} {count}", short(figures.rmse))?;
+            writeln!(out, "{part} R²: {:.3} {count}", figures.r2)?;
+            writeln!(out, "Guessing the median: MAE {}", short(guessed.mae))?;
+            if figures.mae >= guessed.mae {
+                eprintln!(
+                    "The model is no better than the guess: the columns may say nothing of {}, or more rows, --epochs or another --lr are needed.",
+                    encoding.target
+                );
+            }
+        }
+        Prediction::Classes(chosen, _) => {
+            let classes = encoding.classes.as_deref().unwrap_or_default();
+            let truth = encoding.classes_of(table, rows)?;
+            let shares = Shares::new(classes.len(), chosen, &truth);
+            let mut counts = vec![0; classes.len()];
+            encoding.classes_of(table, training)?.into_iter().for_each(|class| counts[class] += 1);
+            let most = (0..counts.len()).max_by_key(|&class| (counts[class], std::cmp::Reverse(class))).unwrap_or(0);
+            let guessed = Shares::new(classes.len(), &vec![most; rows.len()], &truth);
+            writeln!(out, "{part} accuracy: {:.2}% {count}", 100.0 * shares.accuracy)?;
+            writeln!(out, "{part} balanced accuracy: {:.2}% {count}", 100.0 * shares.balanced())?;
+            writeln!(out, "Always {:?}: accuracy {:.2}%", classes[most], 100.0 * guessed.accuracy)?;
+            for (class, recall) in classes.iter().zip(&shares.recalls).take(20) {
+                if let Some((right, all)) = recall {
+                    eprintln!("{:>11}  {class}: {right} of {all} found", "recall");
+                }
+            }
+            if shares.accuracy <= guessed.accuracy && shares.balanced() <= guessed.balanced() + 0.01 {
+                eprintln!(
+                    "The model is no better than the guess: the columns may say nothing of {}, or more rows or --balance are needed.",
+                    encoding.target
+                );
+            } else if shares.accuracy <= guessed.accuracy {
+                eprintln!(
+                    "By accuracy the model is no better than the guess, as the classes are uneven; look at the balanced accuracy."
+                );
+            }
+        }
+    }
     Ok(())
+}
+
+struct Figures {
+    mae: f64,
+    rmse: f64,
+    r2: f64,
+}
+
+impl Figures {
+    fn new(predicted: &[f64], truth: &[f64]) -> Self {
+        let count = truth.len() as f64;
+        let mean = truth.iter().sum::<f64>() / count;
+        let errors = || predicted.iter().zip(truth).map(|(a, b)| a - b);
+        let squares = errors().map(|error| error * error).sum::<f64>();
+        let all = truth.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+        Self {
+            mae: errors().map(f64::abs).sum::<f64>() / count,
+            rmse: (squares / count).sqrt(),
+            r2: 1.0 - squares / all,
+        }
+    }
+}
+
+struct Shares {
+    accuracy: f64,
+    /// Of each class how many were found, and how many there are.
+    recalls: Vec<Option<(usize, usize)>>,
+}
+
+impl Shares {
+    fn new(classes: usize, chosen: &[usize], truth: &[usize]) -> Self {
+        let mut counts = vec![(0, 0); classes];
+        for (chosen, truth) in chosen.iter().zip(truth) {
+            counts[*truth].0 += usize::from(chosen == truth);
+            counts[*truth].1 += 1;
+        }
+        let right = counts.iter().map(|(right, _)| right).sum::<usize>();
+        let recalls = counts.into_iter().map(|(right, all)| (all > 0).then_some((right, all))).collect();
+        Self { accuracy: right as f64 / truth.len() as f64, recalls }
+    }
+
+    /// The mean of the classes' recalls.
+    fn balanced(&self) -> f64 {
+        let shares = self.recalls.iter().flatten().map(|(right, all)| *right as f64 / *all as f64).collect::<Vec<_>>();
+        shares.iter().sum::<f64>() / shares.len() as f64
+    }
+}
+
+/// Three decimals, or as many digits where that would be more than anybody reads.
+fn short(number: f64) -> String {
+    if number.abs() >= 1e6 { format!("{number:.4e}") } else { format!("{number:.3}") }
+}
+
+/// A row for each loss: its figures on the held-out rows, and the time that it took.
+fn compare(options: &Options, choice: &Choice, parts: &Parts, losses: &[&str]) -> Result<()> {
+    ensure!(!parts.test.is_empty(), "--compare needs rows that are held out: a --test-fraction above 0");
+    let mut rows = Vec::new();
+    for loss in losses {
+        let start = Instant::now();
+        let mut options = options.clone();
+        options.quiet();
+        let trained = parts.train(options, choice, loss, None)?;
+        let prediction = Prediction::new(&trained.encoding, &outputs(&trained, trained.session.reported())?, None)?;
+        let figures = match &prediction {
+            Prediction::Numbers(predicted) => {
+                let figures = Figures::new(predicted, &trained.encoding.numbers_of(parts.table, &parts.test)?);
+                [
+                    (short(figures.mae), -figures.mae),
+                    (short(figures.rmse), -figures.rmse),
+                    (format!("{:.3}", figures.r2), figures.r2),
+                ]
+            }
+            Prediction::Classes(chosen, _) => {
+                let truth = trained.encoding.classes_of(parts.table, &parts.test)?;
+                let shares = Shares::new(parts.plan.classes.len(), chosen, &truth);
+                let least =
+                    shares.recalls.iter().flatten().map(|(right, all)| *right as f64 / *all as f64).fold(1.0, f64::min);
+                [shares.accuracy, shares.balanced(), least].map(|share| (format!("{:.2}%", 100.0 * share), share))
+            }
+        };
+        rows.push((*loss, figures, start.elapsed().as_secs_f64()));
+    }
+    let names = match parts.plan.kind {
+        Target::Number => ["MAE", "RMSE", "R²"],
+        Target::Class => ["accuracy", "balanced", "least recall"],
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "| {:22} | {:>12} | {:>12} | {:>12} | {:>8} |", "loss", names[0], names[1], names[2], "time")?;
+    writeln!(
+        out,
+        "|{}|{}",
+        "-".repeat(24),
+        format!("{}:|", "-".repeat(13)).repeat(3) + &format!("{}:|", "-".repeat(9))
+    )?;
+    let best = |at: usize| rows.iter().map(|(_, figures, _)| figures[at].1).fold(f64::NEG_INFINITY, f64::max);
+    let best = [best(0), best(1), best(2)];
+    for (loss, figures, seconds) in &rows {
+        let cell = |at: usize| format!("{}{}", if figures[at].1 == best[at] { "* " } else { "" }, figures[at].0);
+        writeln!(out, "| {loss:22} | {:>12} | {:>12} | {:>12} | {seconds:>6.1} s |", cell(0), cell(1), cell(2))?;
+    }
+    writeln!(out, "* the best, on {} rows held out", parts.test.len())?;
+    Ok(())
+}
+
+/// Writes each row with what the model of `--init` makes of it, and prints the figures where the target is there.
+fn predict(options: &Options, data: &Data, table: &Table, path: &Path) -> Result<()> {
+    let model = options.init().context("--predict needs --init FILE, the model")?;
+    let encoding = encoding_of(model)?;
+    let target = &encoding.target;
+    if let Some(other) = data.target.as_deref().filter(|other| other != target) {
+        bail!("the model of --init predicts {target}, not {other}: leave --target out");
+    }
+    let device = options.device()?;
+    let parameters = Parameters::seeded(options.seed());
+    let widths = [&[encoding.features()], &HIDDEN[..], &[width(&encoding)]].concat();
+    let network = mlp(&widths, Activation::Linear, parameters.builder(DType::F32, &device))?;
+    parameters.load(model).context("loading weights")?;
+    let rows = (0..table.len()).collect::<Vec<_>>();
+    let (inputs, unseen) = encoding.inputs(table, &rows, &device)?;
+    tell(&unseen);
+    let extra = table.header().iter().filter(|name| *name != target && !encoding.reads(name)).count();
+    if extra > 0 {
+        eprintln!("{extra} columns that the model does not read are passed on as they are.");
+    }
+    let samples = Samples::new(inputs, Tensor::zeros(rows.len(), DType::F32, &device)?)?;
+    let output = outputs(&Expanded(&encoding, network), &samples)?;
+    let prediction = Prediction::new(&encoding, &output, data.threshold)?;
+    write(path, &predictions(&encoding, table, &prediction)?)?;
+    if !is_stdout(path) {
+        println!("Predictions of {target}: {}", path.display());
+    }
+    let labelled = rows.iter().copied().filter(|&row| encoding.has_target(table, row)).collect::<Vec<_>>();
+    if !labelled.is_empty() && !is_stdout(path) {
+        let of_labelled = match prediction {
+            Prediction::Numbers(all) => Prediction::Numbers(labelled.iter().map(|&row| all[row]).collect()),
+            Prediction::Classes(all, _) => {
+                Prediction::Classes(labelled.iter().map(|&row| all[row]).collect(), Vec::new())
+            }
+        };
+        report("Labelled", &encoding, table, &labelled, &labelled, &of_labelled)?;
+    }
+    Ok(())
+}
+
+struct Expanded<'a>(&'a Encoding, Mlp);
+
+impl Module for Expanded<'_> {
+    fn forward(&self, inputs: &Tensor) -> candle_core::Result<Tensor> {
+        self.1.forward(&self.0.expand(inputs)?)
+    }
+}
+
+/// The table, with the prediction and of classes the probability of each.
+fn predictions(encoding: &Encoding, table: &Table, prediction: &Prediction) -> Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let classes = encoding.classes.as_deref().unwrap_or_default();
+    let named = [format!("predicted {}", encoding.target)].into_iter();
+    let named = named.chain(classes.iter().map(|class| format!("probability of {class}")));
+    csv.write_record(table.header().iter().cloned().chain(named))?;
+    for row in 0..table.len() {
+        let cells = (0..table.header().len()).map(|at| table.text(row, at).to_owned());
+        let predicted = match prediction {
+            Prediction::Numbers(numbers) => vec![numbers[row].to_string()],
+            Prediction::Classes(chosen, probabilities) => {
+                let all = probabilities[row].iter().map(f32::to_string);
+                [classes[chosen[row]].clone()].into_iter().chain(all).collect()
+            }
+        };
+        csv.write_record(cells.chain(predicted))?;
+    }
+    Ok(csv.into_inner()?)
 }

@@ -2,7 +2,7 @@
 //! refuse, but not panic.
 
 use crate::cli::{Plan, read_checkpoint};
-use crate::data::table::{Encoding, Table, Target};
+use crate::data::table::{Encoding, Reading, Roles, Table, Target};
 use crate::data::{idx_images, idx_labels};
 use crate::{Activation, Adam, Parameters, ParamsAdam, mlp};
 use candle_core::{DType, Device};
@@ -23,14 +23,21 @@ pub fn idx(bytes: &[u8]) {
     };
 }
 
-/// A table, its first column the target and its second one of categories.
+/// A table, its first column the target, its second one of categories, the others as they are found to be.
 pub fn table(bytes: &[u8]) {
-    let Ok(table) = Table::read("fuzz.csv", bytes) else { return };
-    let categories = table.header().get(1).cloned().into_iter().collect::<Vec<_>>();
-    let Some(target) = table.header().first() else { return };
-    for kind in [Target::Number, Target::Class] {
-        if let Ok((_, encoding)) = table.split((target, kind), &categories, 0.3, 1, None, &Device::Cpu) {
-            let _ = table.inputs(&encoding, &[0], &Device::Cpu);
+    for no_header in [false, true] {
+        let Ok(table) = Table::read("fuzz.csv", bytes, &Reading { no_header, delimiter: None }) else { continue };
+        let categories = table.header().get(1).cloned().into_iter().collect::<Vec<_>>();
+        let Some(target) = table.header().first() else { continue };
+        for (wanted, categories) in [(None, Vec::new()), (Some(Target::Number), categories)] {
+            let roles = Roles { categories, drop_missing: no_header, ..Default::default() };
+            let Ok(plan) = table.plan(target, wanted, &roles) else { continue };
+            let (training, test) = plan.split(&table, &plan.rows, 0.3, 1);
+            plan.description(&table, test.len(), 0);
+            let Ok(encoding) = Encoding::learn(&table, &plan, &training, "mse") else { continue };
+            let (inputs, _) = encoding.inputs(&table, &test, &Device::Cpu).expect("its own rows");
+            encoding.expand(&inputs).expect("its own inputs");
+            encoding.samples(&table, &training, &Device::Cpu).expect("its own rows");
         }
     }
 }
@@ -95,7 +102,7 @@ mod tests {
         let losses = read_checkpoint(&read("weights/checkpoint"), &plan, &parameters, &mut adam, |batches| batches);
         assert_eq!(losses.unwrap(), [1.0, 0.5]);
         assert_eq!(idx_labels(&mut &read("idx/labels")[1..]).unwrap(), [7, 9]);
-        Table::read("seed", read("table/quotes").as_slice()).unwrap();
+        Table::read("seed", read("table/quotes").as_slice(), &Reading::default()).unwrap();
     }
 
     #[test]

@@ -90,4 +90,4 @@ pub mod fuzzing;
 #[cfg(feature = "train")]
 pub use nn::{Activation, Adam, Mlp, Parameters, ParamsAdam, clip_grad_norm, mlp};
 #[cfg(feature = "train")]
-pub use train::{Event, Training};
+pub use train::{EarlyStopping, Event, Training, mean_loss};

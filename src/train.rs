@@ -1,7 +1,7 @@
 use crate::data::{Draw, Samples, generator};
 use crate::nn::clip;
 use candle_core::backprop::GradStore;
-use candle_core::{Error, Result, Tensor, TensorId, bail};
+use candle_core::{DType, Error, Result, Tensor, TensorId, Var, bail};
 use candle_nn::Optimizer;
 
 /// How to train: passes in batches over samples, each step by an optimizer against the gradient of a scalar loss.
@@ -178,6 +178,94 @@ impl Training {
             Some(norm) if norm.is_nan() || norm <= 0.0 => bail!("Training: clip_norm is {norm} but must be positive"),
             _ => Ok(()),
         }
+    }
+}
+
+/// The mean of a loss over samples, in batches of so many; each batch counts by its samples.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_losses::{data::Samples, loss::MseLoss, mean_loss};
+///
+/// let x = Tensor::arange(0f32, 5., &Device::Cpu)?.unsqueeze(1)?;
+/// let samples = Samples::new(x.clone(), x)?;
+/// assert_eq!(mean_loss(&samples, 2, |x, y| MseLoss::default().forward(&(x + 1.)?, y))?, 1.0);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the loss, and if it is no scalar.
+pub fn mean_loss(
+    samples: &Samples,
+    batch_size: usize,
+    mut loss: impl FnMut(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<f64> {
+    let mut sum = 0.0;
+    for start in (0..samples.len()).step_by(batch_size.max(1)) {
+        let len = batch_size.min(samples.len() - start);
+        let (inputs, targets) = samples.batch(None, start, len)?;
+        let value = loss(&inputs, &targets)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        sum += value * len as f64;
+    }
+    Ok(sum / samples.len() as f64)
+}
+
+/// Knows when a training no longer gets better, and keeps the best weights.
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use candle_losses::EarlyStopping;
+///
+/// let weight = Var::new(0f32, &Device::Cpu)?;
+/// let mut stopping = EarlyStopping::new(vec![weight.clone()], 2);
+/// for (epoch, loss) in [(1, 0.5), (2, 0.3), (3, 0.4), (4, 0.6)] {
+///     weight.set(&Tensor::new(epoch as f32, &Device::Cpu)?)?;
+///     assert_eq!(stopping.is_over(epoch, loss)?, epoch == 4);
+/// }
+/// assert_eq!(stopping.restore()?, Some((2, 0.3)));
+/// assert_eq!(weight.to_scalar::<f32>()?, 2.0);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct EarlyStopping {
+    variables: Vec<Var>,
+    patience: usize,
+    /// The epoch with the lowest loss, that loss, and the weights.
+    best: Option<(usize, f64, Vec<Tensor>)>,
+}
+
+impl EarlyStopping {
+    /// For these variables; `patience` is how many epochs may be no better than the best one before them.
+    pub fn new(variables: Vec<Var>, patience: usize) -> Self {
+        Self { variables, patience, best: None }
+    }
+
+    /// Whether the training should end, after an epoch with this loss on samples that are not trained on.
+    ///
+    /// # Errors
+    /// If the weights can't be copied.
+    pub fn is_over(&mut self, epoch: usize, loss: f64) -> Result<bool> {
+        match &self.best {
+            // Not a number is never better.
+            Some((best, lowest, _)) if loss.is_nan() || loss >= *lowest => Ok(epoch - best >= self.patience),
+            _ => {
+                let weights = self.variables.iter().map(|variable| variable.as_detached_tensor().copy());
+                self.best = Some((epoch, loss, weights.collect::<Result<_>>()?));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Gives the variables the best weights; the epoch that they are of, and its loss.
+    ///
+    /// # Errors
+    /// If a variable has another shape than it had.
+    pub fn restore(self) -> Result<Option<(usize, f64)>> {
+        let Some((epoch, loss, weights)) = self.best else { return Ok(None) };
+        for (variable, weights) in self.variables.iter().zip(&weights) {
+            variable.set(weights)?;
+        }
+        Ok(Some((epoch, loss)))
     }
 }
 

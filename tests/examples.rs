@@ -327,83 +327,187 @@ fn gradients_are_accumulated_and_clipped() {
     assert_ne!(with(&["--clip-norm", "0.01"]), with(&[]));
 }
 
-#[test]
-fn a_table_of_ones_own_is_learned_and_predicted() {
-    let folder = tempfile::tempdir().unwrap();
-    let (csv, c) = in_folder(&folder, "table.csv");
-    let (_, model) = in_folder(&folder, "model.safetensors");
-    let (predictions, p) = in_folder(&folder, "predictions.csv");
-    let rows = (0..200).map(|i| {
-        let (x, kind) = (i % 10, ["low", "high"][usize::from(i % 10 > 4)]);
-        format!("{x},{kind},{}\n", 3 * x)
-    });
-    std::fs::write(&csv, format!("x,kind,y\n{}", rows.collect::<String>())).unwrap();
+/// The number behind this beginning of a line.
+fn figure(text: &str, start: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {text}"));
+    line[start.len()..].split_whitespace().next().unwrap().parse().unwrap()
+}
 
-    let train = ["--loss", "huber", "--csv", &c, "--save", &model, "--epochs", "60", "--lr", "1e-2"];
-    let text = stdout(&run("own_table", &[&train[..], &["--target", "y", "--categories", "kind"]].concat()));
-    assert!(text.contains("Test MAE: ") && text.ends_with("(40 samples)\n"), "{text}");
-    // Another order of the columns, and no target.
-    std::fs::write(&csv, "kind,x\nhigh,9\nlow,1\n").unwrap();
-    let text = stdout(&run("own_table", &["--csv", &c, "--init", &model, "--predict", &p]));
-    assert_eq!(text, format!("Predictions of y: {p}\n"));
+/// The text of a table with a number and two classes that follow from its columns.
+fn houses(rows: usize) -> String {
+    let row = |i: usize| {
+        let (size, district) = (i * 7 % 50, ["north", "south"][i % 3 / 2]);
+        let price = 1000 * (3 * size + 40 * (i % 3 / 2)) + i % 5;
+        let big = ["no", "yes"][usize::from(size > 24)];
+        let built = if i.is_multiple_of(9) { "NA".into() } else { (1900 + i % 90).to_string() };
+        format!("{};\"{size},5\";{district};{built};2020-01-{:02};x{i};${price};{big}\r\n", i + 1, i % 28 + 1)
+    };
+    format!("\u{feff};size;district;built;sold;note;price;big\r\n{}", (0..rows).map(row).collect::<String>())
+}
+
+#[test]
+fn a_table_of_ones_own_is_read_as_it_is_and_learned_without_an_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let (csv, c) = in_folder(&folder, "houses.csv");
+    let (model, m) = in_folder(&folder, "model.safetensors");
+    let (predictions, p) = in_folder(&folder, "predictions.csv");
+    std::fs::write(&csv, houses(300)).unwrap();
+
+    let output = run("own_table", &["--csv", &c, "--target", "price", "--save", &m]);
+    let (text, told) = (stdout(&output), String::from_utf8(output.stderr.clone()).unwrap());
+    assert!(
+        figure(&text, "Test R²: ") > 0.95
+            && figure(&text, "Test MAE: ") < figure(&text, "Guessing the median: MAE ") / 4.0,
+        "{text}"
+    );
+    for part in [
+        "numbers  size, built",
+        "categories  district, big",
+        "column 1 (row numbers)",
+        "sold (dates",
+        "note (text, 300 different values)",
+        "60 held out",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // Another order of the columns, more of them, no target, and a level that was never seen.
+    std::fs::write(&csv, "district,big,extra,size,built\nsouth,yes,a,40.5,1950\nwest,no,b,1.5,\n").unwrap();
+    let output = run("own_table", &["--csv", &c, "--init", &m, "--predict", &p]);
+    assert_eq!(stdout(&output), format!("Predictions of price: {p}\n"));
+    assert!(String::from_utf8(output.stderr.clone()).unwrap().contains("1 cells of district"));
     let predicted = std::fs::read_to_string(&predictions).unwrap();
-    let numbers = predicted.lines().skip(1).map(|line| line.parse::<f32>().unwrap()).collect::<Vec<_>>();
-    assert!((numbers[0] - 27.0).abs() < 2.0 && (numbers[1] - 3.0).abs() < 2.0, "{predicted}");
-    std::fs::write(&csv, "x,kind,y\n1,low,a\n9,high,b\n").unwrap();
-    let classes = ["--loss", "cross_entropy", "--csv", &c, "--target", "y", "--init", &model];
-    assert!(refused("own_table", &classes).contains("predict y"));
+    let lines = predicted.lines().collect::<Vec<_>>();
+    assert_eq!(lines[0], "district,big,extra,size,built,predicted price");
+    let price = lines[1].rsplit(',').next().unwrap().parse::<f64>().unwrap();
+    assert!(lines[1].starts_with("south,yes,a,40.5,1950,") && (price - 160_000.0).abs() < 25_000.0, "{predicted}");
+    // To standard output it is the rows and nothing else.
+    let text = stdout(&run("own_table", &["--csv", &c, "--init", &m, "--predict", "-"]));
+    assert_eq!(text, predicted);
+    // With the target the figures come, too.
+    std::fs::write(&csv, houses(40)).unwrap();
+    let text = stdout(&run("own_table", &["--csv", &c, "--init", &m, "--predict", &p]));
+    assert!(figure(&text, "Labelled R²: ") > 0.95 && text.contains("(40 samples)"), "{text}");
+    for (args, part) in [
+        (["--target", "size", "--predict", &p], "predicts price, not size"),
+        (["--target", "price", "--predict", &m], "--predict would write over"),
+        (["--target", "price", "--predict", &c], "--predict would write over"),
+        (["--target", "price", "--loss", "l1"], "trained by mse"),
+    ] {
+        let error = refused("own_table", &[&["--csv", &c, "--init", &m], &args[..]].concat());
+        assert!(error.contains(part), "{error}");
+    }
+    let link = folder.path().join("link.csv");
+    std::fs::hard_link(&csv, &link).unwrap();
+    assert!(
+        refused("own_table", &["--csv", &c, "--target", "price", "--log", link.to_str().unwrap()]).contains("--log")
+    );
+    assert_eq!(std::fs::read_to_string(&csv).unwrap(), houses(40));
+    assert!(std::fs::metadata(&model).unwrap().len() > 1000);
 }
 
 #[test]
 fn classes_of_ones_own_are_chosen_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let (csv, c) = in_folder(&folder, "table.csv");
-    let (_, model) = in_folder(&folder, "model.safetensors");
+    let (csv, c) = in_folder(&folder, "houses.csv");
+    let (_, m) = in_folder(&folder, "model.safetensors");
     let (predictions, p) = in_folder(&folder, "predictions.csv");
-    let rows = (0..300).map(|i| format!("{},{}\n", i % 9, ["a", "b", "c"][i % 9 / 3]));
-    std::fs::write(&csv, format!("x,kind\n{}", rows.collect::<String>())).unwrap();
-    let train = [
-        "--loss",
-        "cross_entropy",
-        "--csv",
-        &c,
-        "--target",
-        "kind",
-        "--save",
-        &model,
-        "--epochs",
-        "40",
-        "--lr",
-        "1e-2",
-    ];
-    let text = stdout(&run("own_table", &train));
-    assert!(text.ends_with("Test accuracy: 100.00% (60 samples)\n"), "{text}");
-    stdout(&run("own_table", &["--csv", &c, "--init", &model, "--predict", &p]));
-    let predicted = std::fs::read_to_string(&predictions).unwrap();
-    let lines = predicted.lines().collect::<Vec<_>>();
-    assert_eq!((lines.len(), lines[0]), (301, "kind,probability"));
-    assert!(lines[1].starts_with("a,") && lines[5].starts_with("b,") && lines[9].starts_with("c,"), "{predicted}");
+    std::fs::write(&csv, houses(300)).unwrap();
+    let target = ["--csv", &c, "--target", "big", "--epochs", "40"];
+    let text = stdout(&run("own_table", &[&target[..], &["--save", &m]].concat()));
+    assert!(text.contains("Test accuracy: ") && text.contains("Test balanced accuracy: "), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("Always \""), "{text}");
+    let predict = ["--csv", &c, "--init", &m, "--predict", &p];
+    stdout(&run("own_table", &predict));
+    let count =
+        || std::fs::read_to_string(&predictions).unwrap().lines().filter(|line| line.contains(",yes,0.")).count();
+    let half = count();
+    let header = std::fs::read_to_string(&predictions).unwrap().lines().next().unwrap().to_owned();
+    assert!(header.ends_with(",predicted big,probability of no,probability of yes"), "{header}");
+    stdout(&run("own_table", &[&predict[..], &["--threshold", "0.999"]].concat()));
+    assert!(count() < half);
+    // All that fit, with a weight for each class.
+    let text = stdout(&run("own_table", &["--csv", &c, "--target", "big", "--compare", "--epochs", "3", "--balance"]));
+    for loss in ["cross_entropy", "nll", "multi_margin", "multilabel_soft_margin", "bce_with_logits"] {
+        assert!(text.contains(&format!("| {loss}")), "{loss}: {text}");
+    }
+    assert!(!text.contains("soft_margin  ") || !text.contains("| soft_margin"), "{text}");
+    let text = stdout(&run("own_table", &["--csv", &c, "--target", "price", "--compare", "--epochs", "3"]));
+    assert!(
+        ["mse", "l1", "smooth_l1", "huber", "gaussian_nll", "poisson_nll"]
+            .iter()
+            .all(|loss| text.contains(&format!("| {loss} "))),
+        "{text}"
+    );
 }
 
 #[test]
 fn tables_that_can_t_be_used_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (csv, c) = in_folder(&folder, "table.csv");
-    std::fs::write(&csv, "x,y\n1,2\nred,3\n").unwrap();
-    let error = refused("own_table", &["--csv", &c, "--target", "y"]);
-    assert!(error.contains("line 3, column x: \"red\" is not a number") && error.lines().count() == 1, "{error}");
+    let refused_as = |text: &str, args: &[&str], parts: &[&str]| {
+        std::fs::write(&csv, text).unwrap();
+        let error = refused("own_table", &[&["--csv", &c], args].concat());
+        assert!(parts.iter().all(|part| error.contains(part)) && error.lines().count() == 1, "{error}");
+    };
+    let rows = |row: fn(usize) -> String| format!("x,z,y\n{}", (0..40).map(row).collect::<String>());
+    let numbers = rows(|i| format!("{i},{},{}\n", i % 7, i * i % 31));
+    let text = rows(|i| format!("{i},{},{}\n", i % 7, ["a", "b"][i % 2]));
+    refused_as(&numbers, &["--target", "Y"], &["no column Y", "did you mean y"]);
+    refused_as(&numbers, &["--target", "price"], &["no column price", "x, z, y"]);
+    refused_as(&text, &["--target", "y", "--loss", "mse"], &["y is not a number", "--loss cross_entropy"]);
+    refused_as(
+        &rows(|i| format!("{i},{},{}\n", i % 7, i as f64 / 3.0)),
+        &["--target", "y", "--loss", "cross_entropy"],
+        &["too many for classes", "--loss mse"],
+    );
+    refused_as(
+        &rows(|i| format!("{i},1,{}\n", if i == 3 { "x".into() } else { i.to_string() })),
+        &["--target", "y"],
+        &["line 5", "\"x\""],
+    );
+    refused_as(&numbers, &["--target", "y", "--delimiter", ";"], &["no column y"]);
+    refused_as(&rows(|i| format!("{i},1,5\n")), &["--target", "y"], &["all rows have the same y"]);
+    refused_as(&rows(|_| "1,1,\n".into()), &["--target", "y"], &["no row has a value of y"]);
+    refused_as(
+        &text,
+        &["--target", "z", "--numbers", "y,w", "--ignore", "z"],
+        &["--numbers names y", "line 2", "no column w", "--ignore names z"],
+    );
+    refused_as(&numbers, &["--target", "y", "--loss", "soft_margin"], &["two classes"]);
+    refused_as(
+        &text.replace("a\n", "c\n").replacen("b\n", "d\n", 9),
+        &["--target", "y", "--loss", "bce_with_logits"],
+        &["two classes", "3"],
+    );
+    refused_as("PK\x03\x04", &["--target", "y"], &["Excel"]);
     assert!(refused("own_table", &["--csv", &c]).contains("--target"));
-    assert!(refused("own_table", &["--csv", &c, "--predict", &c]).contains("--init"));
-    assert!(refused("own_table", &["--csv", &c, "--resume", &c, "--predict", &c]).contains("--predict"));
+    assert!(refused("own_table", &["--csv", &c, "--predict", "-"]).contains("--init"));
     let (model, m) = in_folder(&folder, "model.safetensors");
     stdout(&run("mse", &["--epochs", "0", "--save", &m]));
-    let output = in_folder(&folder, "predictions.csv").1;
-    assert!(
-        refused("own_table", &["--csv", &c, "--init", &m, "--predict", &output]).contains("not trained on a table")
-    );
+    refused_as(&numbers, &["--init", &m, "--predict", "-"], &["not trained on a table"]);
     let kept = std::fs::read(&model).unwrap();
-    assert!(refused("own_table", &["--csv", &c, "--init", &m, "--predict", &m]).contains("--predict"));
+    refused_as(&numbers, &["--init", &m, "--predict", &m], &["--predict"]);
     assert_eq!(std::fs::read(&model).unwrap(), kept);
+}
+
+/// What goes to standard output stays in its order, also where that is a file that had something in it.
+#[test]
+#[cfg(unix)]
+fn a_log_to_standard_output_keeps_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.txt");
+    std::fs::write(&path, "before\n").unwrap();
+    let file = std::fs::File::options().append(true).open(&path).unwrap();
+    let args = ["--epochs", "1", "--log", "/dev/stdout"];
+    assert!(example("mse").args(args).stdout(file).status().unwrap().success());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    assert!(
+        text.starts_with("before\n")
+            && at("Training process") < at("step,epoch,loss")
+            && at("step,epoch") < at("Test MAE"),
+        "{text}"
+    );
 }
 
 #[test]

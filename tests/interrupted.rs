@@ -87,11 +87,12 @@ fn a_checkpoint_of_another_training_is_refused() {
     refused("mse", &["--test-fraction", "0.1"], "--test-fraction");
     refused("mse", &["--reduction", "sum"], "--reduction");
     let (csv, c) = (folder.path("table.csv"), folder.arg("table.csv"));
-    let table = |factor: u32| (0..50).fold("x,y\n".to_owned(), |text, i| format!("{text}{i},{}\n", factor * i));
-    std::fs::write(&csv, table(2)).unwrap();
+    let table =
+        |factor: u32| (0..50).fold("x,y\n".to_owned(), |text, i| format!("{text}{},{}\n", i * 7 % 50, i % factor));
+    std::fs::write(&csv, table(20)).unwrap();
     let of_table = folder.arg("of_table");
     stdout(&run("own_table", &["--csv", &c, "--target", "y", "--epochs", "1", "--checkpoint", &of_table]));
-    std::fs::write(&csv, table(3)).unwrap();
+    std::fs::write(&csv, table(30)).unwrap();
     let resumed = |args: &[&str]| {
         let output = run("own_table", &[&["--csv", &c, "--target", "y", "--resume", &of_table], args].concat());
         String::from_utf8(output.stderr).unwrap()

@@ -24,6 +24,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// A file to be: what is written to it appears under its name by [`Output::commit`] only.
+/// Whether a path is one of standard output: `-`, or what the system calls it.
+pub fn is_stdout(path: &Path) -> bool {
+    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
+}
+
 pub(super) struct Output {
     path: PathBuf,
     file: Target,
@@ -31,12 +36,17 @@ pub(super) struct Output {
 
 enum Target {
     Aside(NamedTempFile),
-    /// Something that is there and no file, such as /dev/stdout: it is written to, not replaced.
+    /// Standard output, or something that is there and no file: it is written to, not replaced.
     Itself(File),
 }
 
 impl Output {
     pub fn create(path: &Path) -> Result<Self> {
+        if is_stdout(path) {
+            // The one that is open: another would not know what was written to it, as where it is sent to a file.
+            let file = stdout().with_context(|| format!("can't write {}", path.display()))?;
+            return Ok(Self { path: path.to_owned(), file: Target::Itself(file) });
+        }
         ensure!(!path.is_dir(), "can't write {}: it is a directory", path.display());
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             let file =
@@ -85,6 +95,16 @@ impl Output {
         };
         persist().with_context(|| format!("can't write {}", path.display()))
     }
+}
+
+/// Standard output as a file.
+fn stdout() -> std::io::Result<File> {
+    std::io::stdout().flush()?;
+    #[cfg(unix)]
+    let handle = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned()?;
+    #[cfg(windows)]
+    let handle = std::os::windows::io::AsHandle::as_handle(&std::io::stdout()).try_clone_to_owned()?;
+    Ok(File::from(handle))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub(super) struct Journal {
     bar: ProgressBar,
     /// Whether the run has files to write, and so goes on when its lines can't be written any more.
     has_files: bool,
+    is_quiet: bool,
     /// Why they can't.
     closed: Option<std::io::Error>,
 }
@@ -50,6 +51,7 @@ impl Journal {
             told: 0,
             bar: ProgressBar::hidden(),
             has_files: options.written().next().is_some(),
+            is_quiet: options.is_quiet,
             closed: None,
         };
         let batches = epochs.saturating_mul(journal.batches_in_epoch()) as u64;
@@ -95,7 +97,7 @@ impl Journal {
         if epoch != self.told {
             self.read()?;
             self.told = epoch;
-            if self.kind != Kind::Table {
+            if !self.kind.is_table() {
                 self.print(&format!("Starting epoch {epoch}"))?;
             }
         }
@@ -105,7 +107,7 @@ impl Journal {
             Kind::Digits => Some(500),
             Kind::FakeImages => Some(10),
             Kind::Text => Some(100),
-            Kind::Table => None,
+            Kind::Table | Kind::OwnTable { .. } => None,
         };
         let at = before + 1;
         let lines = every.filter(|&every| at.is_multiple_of(every));
@@ -122,7 +124,7 @@ impl Journal {
     pub fn end_epoch(&mut self, epoch: usize) -> Result<()> {
         self.read()?;
         let tenths = |epoch: usize| epoch.saturating_mul(10) / self.epochs.max(1);
-        if self.kind != Kind::Table || tenths(epoch) == tenths(epoch - 1) {
+        if !self.kind.is_table() || tenths(epoch) == tenths(epoch - 1) {
             return Ok(());
         }
         let since = (1..epoch).rev().find(|&e| tenths(e) != tenths(e - 1)).unwrap_or(0);
@@ -193,7 +195,7 @@ impl Journal {
     }
 
     fn print(&mut self, line: &str) -> Result<()> {
-        if self.closed.is_some() {
+        if self.is_quiet || self.closed.is_some() {
             return Ok(());
         }
         match self.bar.suspend(|| writeln!(std::io::stdout(), "{line}")) {

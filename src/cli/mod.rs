@@ -18,7 +18,7 @@ pub(crate) use checkpoint::Plan;
 #[cfg(any(fuzzing, test))]
 pub(crate) use checkpoint::read_from as read_checkpoint;
 pub use compare::Comparison;
-pub use files::write;
+pub use files::{is_stdout, write};
 pub use options::{Args, Kind, Options, Source, class_weights, test_fraction};
 pub use report::{Report, outputs};
 pub use session::Session;

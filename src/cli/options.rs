@@ -1,4 +1,5 @@
 use super::Session;
+use super::files::is_stdout;
 use crate::data::Split;
 use crate::loss::Reduction;
 use anyhow::{Context, Result, ensure};
@@ -18,21 +19,34 @@ pub enum Kind {
     FakeImages,
     /// Rows of a table: 100 epochs in batches of 10 at 1e-3, a line after each tenth of them.
     Table,
+    /// Rows of a table of the reader's own: the same, in batches of a hundredth of the rows, 10 to 256.
+    OwnTable {
+        /// How many rows are trained on.
+        rows: usize,
+    },
     /// Pieces of a text: 5 epochs in batches of 64 at 1e-3, a line every 100 mini-batches.
     Text,
 }
 
 impl Kind {
     fn batch_size(self) -> usize {
-        if matches!(self, Self::FakeImages | Self::Text) { 64 } else { 10 }
+        match self {
+            Self::FakeImages | Self::Text => 64,
+            Self::OwnTable { rows } => (rows / 100).clamp(10, 256),
+            Self::Digits | Self::Table => 10,
+        }
     }
 
     fn epochs(self) -> usize {
-        if self == Self::Table { 100 } else { 5 }
+        if self.is_table() { 100 } else { 5 }
     }
 
     fn lr(self) -> f64 {
-        if matches!(self, Self::Table | Self::Text) { 1e-3 } else { 1e-4 }
+        if self.is_table() || self == Self::Text { 1e-3 } else { 1e-4 }
+    }
+
+    pub(super) fn is_table(self) -> bool {
+        matches!(self, Self::Table | Self::OwnTable { .. })
     }
 }
 
@@ -172,6 +186,13 @@ pub struct Options {
     /// Show no progress bar
     #[arg(long)]
     no_progress: bool,
+
+    #[arg(skip)]
+    pub(super) is_quiet: bool,
+
+    /// What the example takes where the command line does not say it.
+    #[arg(skip)]
+    chosen: BTreeMap<String, String>,
 }
 
 impl Options {
@@ -188,6 +209,21 @@ impl Options {
     /// The weights to start from.
     pub fn init(&self) -> Option<&Path> {
         self.init.as_deref()
+    }
+
+    /// Whether the training is to be gone on with, or goes on with one.
+    pub fn goes_on(&self) -> bool {
+        self.checkpoint.is_some() || self.resume.is_some()
+    }
+
+    /// Says what an option of the example's own is where the command line does not, for a checkpoint to know.
+    pub fn choose(&mut self, option: &str, value: &str) {
+        self.chosen.insert(option.to_owned(), value.to_owned());
+    }
+
+    /// Prints nothing of how the training goes.
+    pub fn quiet(&mut self) {
+        self.is_quiet = true;
     }
 
     /// Opens the device.
@@ -210,6 +246,7 @@ impl Options {
     /// What the command line says of the training, its loss and its data, by option.
     pub(super) fn given(&self, kind: Kind) -> BTreeMap<String, String> {
         let mut given = GIVEN.get().cloned().unwrap_or_default();
+        given.extend(self.chosen.clone());
         // Their defaults depend on the data and on the example.
         if let Some(reduction) = self.taken.get() {
             given.insert("--reduction".into(), format!("{reduction:?}").to_lowercase());
@@ -240,6 +277,9 @@ impl Options {
         let own = own.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
         let mut taken = own.chain(read.iter().copied()).collect::<Vec<_>>();
         for (option, path) in self.written().chain(written.iter().copied()) {
+            if is_stdout(path) {
+                continue;
+            }
             for &(other, other_path) in &taken {
                 ensure!(
                     !is_same_file(path, other_path),
@@ -261,8 +301,17 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
         let new = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
         path.canonicalize().ok().or_else(new).unwrap_or_else(|| path.to_owned())
     };
-    let a = real(a);
-    a == real(b) && (a.is_file() || !a.exists())
+    let (a, b) = (real(a), real(b));
+    // Two names of one file are no different.
+    #[cfg(unix)]
+    let is_linked = {
+        use std::os::unix::fs::MetadataExt;
+        let place = |path: &Path| path.metadata().ok().map(|there| (there.dev(), there.ino()));
+        place(&a).is_some() && place(&a) == place(&b)
+    };
+    #[cfg(not(unix))]
+    let is_linked = false;
+    (a == b || is_linked) && (a.is_file() || !a.exists())
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]

@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, Module, Tensor};
 use std::io::Write;
 
 /// Samples to put through the model at once.
-const BATCH: usize = 1000;
+pub(super) const BATCH: usize = 1000;
 
 /// What a trained model makes of the samples that were held out, all at once: the metrics are plain tensor ops on it.
 ///

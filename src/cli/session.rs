@@ -3,16 +3,16 @@ use super::files::Output;
 use super::interrupt::{self, Interrupted};
 use super::journal::Journal;
 use super::options::{Kind, Options};
-use super::report::{Report, nearest_classes};
+use super::report::{BATCH, Report, nearest_classes};
 use super::show::{SHOWN, described, drawn};
 use super::{example_name, plot};
 use crate::data::{Draw, Partners, Samples, Split, generator};
-use crate::{Activation, Adam, Event, Mlp, Parameters, ParamsAdam, Training, mlp};
+use crate::{Activation, Adam, EarlyStopping, Event, Mlp, Parameters, ParamsAdam, Training, mean_loss, mlp};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Optimizer, VarBuilder};
 use console::style;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::rc::Rc;
@@ -47,6 +47,8 @@ pub struct Session {
     device: Device,
     data: Split,
     parameters: Parameters,
+    /// What says when to stop, and for how many epochs it may be no better.
+    validation: Option<(Samples, usize)>,
     /// What goes into the saved file beside the weights.
     metadata: Option<(String, String)>,
     /// The mini-batches that were trained on, and the time that it took.
@@ -63,12 +65,18 @@ impl Session {
         let train = data.train.take(options.limit.unwrap_or(usize::MAX))?;
         let parameters = Parameters::seeded(options.seed);
         let data = Split { train, ..data };
-        Ok(Self { options, kind, device, data, parameters, metadata: None, trained: Rc::default() })
+        Ok(Self { options, kind, device, data, parameters, validation: None, metadata: None, trained: Rc::default() })
     }
 
     /// The same run with something of one's own, by name, beside the weights in the file of `--save`.
     pub fn with_metadata(self, metadata: (String, String)) -> Self {
         Self { metadata: Some(metadata), ..self }
+    }
+
+    /// The same run, which ends when the loss of these samples has not got better for so many epochs, with the weights that
+    /// were best; with none it goes on to its last epoch.
+    pub fn with_validation(self, samples: Samples, patience: usize) -> Self {
+        Self { validation: (!samples.is_empty()).then_some((samples, patience)), ..self }
     }
 
     /// The same run with targets made of the data's own, all at once and before the first step.
@@ -131,6 +139,8 @@ impl Session {
     /// printed), and leaves older files as they were, the last checkpoint among them. Ctrl-C ends it after the step, with
     /// the files as of then.
     pub fn fit(&self, loss: impl FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
+        let loss = RefCell::new(loss);
+        let loss = |inputs: &Tensor, target: &Tensor| (loss.borrow_mut())(inputs, target);
         let (options, kind) = (&self.options, self.kind);
         if let Some(path) = &options.init {
             checkpoint::ensure_is_none(path)?;
@@ -168,6 +178,10 @@ impl Session {
             (Some(path), Some(plan)) => checkpoint::write(path, plan, &self.parameters, adam, &journal.losses()?),
             _ => Ok(()),
         };
+        let mut stopping = self
+            .validation
+            .as_ref()
+            .map(|(samples, patience)| (samples, EarlyStopping::new(self.parameters.vars(), *patience)));
         let listening = interrupt::listen();
         let (start, before) = (Instant::now(), journal.losses()?.len());
         let trained =
@@ -182,13 +196,26 @@ impl Session {
                         "the weights are no numbers any more after epoch {epoch}; a smaller --lr than {lr} may help"
                     );
                     journal.end_epoch(epoch)?;
-                    keep(adam, &mut journal)
+                    keep(adam, &mut journal)?;
+                    if let Some((samples, stopping)) = &mut stopping {
+                        let value = mean_loss(samples, BATCH, loss)?;
+                        ensure!(!stopping.is_over(epoch, value)?, Stopped);
+                    }
+                    Ok(())
                 }
             });
         drop(listening);
         let interrupted = trained.as_ref().is_err_and(|error| error.is::<Interrupted>());
-        if !interrupted {
+        let stopped = trained.as_ref().is_err_and(|error| error.is::<Stopped>());
+        if !interrupted && !stopped {
             trained?;
+        }
+        if let Some((epoch, best)) = stopping.map(|(_, stopping)| stopping.restore()).transpose()?.flatten()
+            && !options.is_quiet
+        {
+            eprintln!(
+                "The weights are those after epoch {epoch}, where the loss on the validation part was lowest, {best:.4}."
+            );
         }
         let kept = if interrupted { keep(&adam, &mut journal) } else { Ok(()) };
         let losses = journal.losses()?;
@@ -210,9 +237,13 @@ impl Session {
     /// # Errors
     /// Those of the model.
     pub fn report(&self, model: &impl Module) -> Result<Report> {
+        Report::new(if self.data.test.is_empty() { "Training" } else { "Test" }, model, self.reported())
+    }
+
+    /// The samples that a report is of: those held out, or the training samples where none were.
+    pub fn reported(&self) -> &Samples {
         let Split { train, test } = &self.data;
-        let (part, samples) = if test.is_empty() { ("Training", train) } else { ("Test", test) };
-        Report::new(part, model, samples)
+        if test.is_empty() { train } else { test }
     }
 
     /// Prints how often the nearest of 10,000 training samples, by the distance of the model's outputs, is of a held-out
@@ -271,6 +302,18 @@ impl Session {
         (!files.is_empty()).then(|| files.join(", "))
     }
 }
+
+/// That a training has ended early.
+#[derive(Debug)]
+struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("stopped early")
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 /// The files that a run was asked to leave.
 struct Files {

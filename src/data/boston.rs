@@ -1,4 +1,4 @@
-use super::table::{Table, Target};
+use super::table::{Encoding, Reading, Roles, Table, Target};
 use super::{Split, told};
 use anyhow::ensure;
 use candle_core::{Device, Result};
@@ -20,9 +20,16 @@ use candle_core::{Device, Result};
 pub fn boston_housing(test_fraction: f64, seed: u64, device: &Device) -> Result<Split> {
     let csv = include_bytes!("../../assets/boston_housing.csv");
     let split = || {
-        let table = Table::read("the bundled Boston housing data", csv.as_slice())?;
+        ensure!((0.0..1.0).contains(&test_fraction), "the test fraction is {test_fraction} but must be in [0, 1)");
+        let table = Table::read("the bundled Boston housing data", csv.as_slice(), &Reading::default())?;
         ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
-        Ok(table.split(("MEDV", Target::Number), &[], test_fraction, seed, None, device)?.0)
+        let plan = table.plan("MEDV", Some(Target::Number), &Roles::default())?;
+        let (train, test) = plan.split(&table, &plan.rows, test_fraction, seed);
+        let mut encoding = Encoding::learn(&table, &plan, &train, "mse")?;
+        // The prices as they are.
+        encoding.scale = (0.0, 1.0);
+        let samples = |rows: &[usize]| anyhow::Ok(encoding.samples(&table, rows, device)?.0);
+        Ok(Split { train: samples(&train)?, test: samples(&test)? })
     };
     told(split())
 }

@@ -1,0 +1,294 @@
+//! How a row becomes the inputs of a model, and a model's outputs a prediction: as learned from the training part.
+
+use super::plan::sort;
+use super::{Plan, Table, Target};
+use crate::data::{Samples, metadata};
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+
+/// The name that an [`Encoding`] has among the metadata of a model's file.
+const ENCODING: &str = "candle-losses.table";
+
+/// How a row becomes the inputs of a model and its target, as learned from the training part. It goes with the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Encoding {
+    /// The column that is predicted.
+    pub target: String,
+    /// The classes in the order of the outputs; none where the target is a number.
+    pub classes: Option<Vec<String>>,
+    /// The loss that it was trained by, which says how its outputs are meant.
+    pub loss: String,
+    /// A target of 0 and how much one of 1 is more, in the unit of the table.
+    pub scale: (f64, f64),
+    numbers: Vec<Number>,
+    categories: Vec<Categories>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Number {
+    name: String,
+    mean: f64,
+    /// The population standard deviation; 0 where all are the same, which says nothing.
+    deviation: f64,
+    median: f64,
+    /// Whether an input says that there was none.
+    says_missing: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Categories {
+    name: String,
+    levels: Vec<String>,
+    /// Whether that none is there is a level, the last.
+    has_missing: bool,
+}
+
+impl Categories {
+    fn count(&self) -> usize {
+        self.levels.len() + usize::from(self.has_missing)
+    }
+}
+
+/// What rows hold that the training part had not: by column how many cells, and one of them.
+pub type Unseen = Vec<(String, usize, String)>;
+
+impl Encoding {
+    /// What the rows of the training part say of the columns that the plan takes. A target that is a number is standardized,
+    /// for `poisson_nll` divided by its mean.
+    ///
+    /// # Errors
+    /// If there is no row.
+    pub fn learn(table: &Table, plan: &Plan, rows: &[usize], loss: &str) -> Result<Self> {
+        if rows.is_empty() {
+            bail!("no row is left to train on");
+        }
+        let numbers = plan.numbers.iter().map(|&at| {
+            let mut values = rows.iter().filter_map(|&row| table.number(row, at)).collect::<Vec<_>>();
+            let (mean, deviation) = mean_and_deviation(&values);
+            let says_missing = values.len() < rows.len();
+            Number { name: table.header()[at].clone(), mean, deviation, median: median(&mut values), says_missing }
+        });
+        let categories = plan.categories.iter().map(|&at| {
+            let levels = rows.iter().filter_map(|&row| table.value(row, at)).collect::<BTreeSet<_>>();
+            let mut levels = levels.into_iter().map(str::to_owned).collect::<Vec<_>>();
+            sort(&mut levels, |level| level);
+            let has_missing = rows.iter().any(|&row| table.value(row, at).is_none());
+            Categories { name: table.header()[at].clone(), levels, has_missing }
+        });
+        let scale = match plan.kind {
+            Target::Class => (0.0, 1.0),
+            Target::Number => {
+                let values = rows.iter().filter_map(|&row| table.number(row, plan.target)).collect::<Vec<_>>();
+                let (mean, deviation) = mean_and_deviation(&values);
+                let unit = |size: f64| if size > 0.0 { size } else { 1.0 };
+                if loss == "poisson_nll" { (0.0, unit(mean)) } else { (mean, unit(deviation)) }
+            }
+        };
+        let classes = plan.classes.iter().map(|(class, _)| class.clone()).collect();
+        Ok(Self {
+            target: table.header()[plan.target].clone(),
+            classes: (plan.kind == Target::Class).then_some(classes),
+            loss: loss.to_owned(),
+            scale,
+            numbers: numbers.collect(),
+            categories: categories.collect(),
+        })
+    }
+
+    /// How many numbers a row becomes.
+    pub fn features(&self) -> usize {
+        self.width() + self.categories.iter().map(Categories::count).sum::<usize>() - self.categories.len()
+    }
+
+    /// How many numbers a row is kept as: a number, and whether it is missing, or the place of a level.
+    fn width(&self) -> usize {
+        let numbers = self.numbers.iter().map(|number| 1 + usize::from(number.says_missing)).sum::<usize>();
+        numbers + self.categories.len()
+    }
+
+    /// The inputs of these rows, (N, …), each level as its place, and what was not known.
+    ///
+    /// # Errors
+    /// If a column is not there.
+    pub fn inputs(&self, table: &Table, rows: &[usize], device: &Device) -> Result<(Tensor, Unseen)> {
+        let missing = self.columns().filter(|name| !table.has(name)).collect::<Vec<_>>();
+        if !missing.is_empty() {
+            bail!(
+                "{} has not the {} {}, which the model reads",
+                table.name,
+                if missing.len() == 1 { "column" } else { "columns" },
+                missing.join(", ")
+            );
+        }
+        let width = self.width();
+        let mut inputs = vec![0f32; rows.len() * width];
+        let mut unseen = Unseen::new();
+        let mut at = 0;
+        for number in &self.numbers {
+            let column = table.column(&number.name)?;
+            let mut odd = (0, "");
+            for (&row, inputs) in rows.iter().zip(inputs.chunks_exact_mut(width)) {
+                let found = table.number(row, column);
+                if number.deviation > 0.0 {
+                    inputs[at] = ((found.unwrap_or(number.median) - number.mean) / number.deviation) as f32;
+                }
+                if number.says_missing {
+                    inputs[at + 1] = f32::from(u8::from(found.is_none()));
+                }
+                if let (None, Some(text)) = (found, table.value(row, column)) {
+                    odd = (odd.0 + 1, text);
+                }
+            }
+            if odd.0 > 0 {
+                unseen.push((number.name.clone(), odd.0, odd.1.to_owned()));
+            }
+            at += 1 + usize::from(number.says_missing);
+        }
+        for categories in &self.categories {
+            let column = table.column(&categories.name)?;
+            let places = categories.levels.iter().enumerate().map(|(i, level)| (level.as_str(), i));
+            let places = places.collect::<HashMap<_, _>>();
+            let mut odd = (0, "");
+            for (&row, inputs) in rows.iter().zip(inputs.chunks_exact_mut(width)) {
+                let place = match table.value(row, column) {
+                    // Where training had no missing ones this is the place of no level.
+                    None => categories.levels.len(),
+                    Some(text) => places.get(text).copied().unwrap_or_else(|| {
+                        odd = (odd.0 + 1, text);
+                        categories.count()
+                    }),
+                };
+                inputs[at] = place as f32;
+            }
+            if odd.0 > 0 {
+                unseen.push((categories.name.clone(), odd.0, odd.1.to_owned()));
+            }
+            at += 1;
+        }
+        Ok((Tensor::from_vec(inputs, (rows.len(), width), device)?, unseen))
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        let numbers = self.numbers.iter().map(|number| number.name.as_str());
+        numbers.chain(self.categories.iter().map(|categories| categories.name.as_str()))
+    }
+
+    /// The inputs of a batch as the model reads them, (N, features): a 1 at the place of each level. Only now, as all rows
+    /// together may be too many for that.
+    pub fn expand(&self, inputs: &Tensor) -> candle_core::Result<Tensor> {
+        if self.categories.is_empty() {
+            return Ok(inputs.clone());
+        }
+        let (rows, width) = inputs.dims2()?;
+        let (numbers, features) = (width - self.categories.len(), self.features());
+        let values = inputs.flatten_all()?.to_vec1::<f32>()?;
+        let mut expanded = vec![0f32; rows * features];
+        for (values, expanded) in values.chunks_exact(width).zip(expanded.chunks_exact_mut(features)) {
+            expanded[..numbers].copy_from_slice(&values[..numbers]);
+            let mut start = numbers;
+            for (categories, &place) in self.categories.iter().zip(&values[numbers..]) {
+                if (place as usize) < categories.count() {
+                    expanded[start + place as usize] = 1.0;
+                }
+                start += categories.count();
+            }
+        }
+        Tensor::from_vec(expanded, (rows, features), inputs.device())
+    }
+
+    /// Inputs and targets of these rows: numbers by the scale, classes by their place.
+    ///
+    /// # Errors
+    /// If a row has no target, or a class that is none of the known.
+    pub fn samples(&self, table: &Table, rows: &[usize], device: &Device) -> Result<(Samples, Unseen)> {
+        let (inputs, unseen) = self.inputs(table, rows, device)?;
+        let targets = if self.classes.is_some() {
+            let places = self.classes_of(table, rows)?.into_iter().map(|place| place as u32);
+            Tensor::from_vec(places.collect::<Vec<_>>(), rows.len(), device)?
+        } else {
+            let (offset, unit) = self.scale;
+            let numbers = self.numbers_of(table, rows)?.into_iter().map(|number| ((number - offset) / unit) as f32);
+            Tensor::from_vec(numbers.collect::<Vec<_>>(), (rows.len(), 1), device)?
+        };
+        Ok((Samples::new(inputs, targets)?, unseen))
+    }
+
+    /// The targets of these rows, which are numbers.
+    ///
+    /// # Errors
+    /// If one is not.
+    pub fn numbers_of(&self, table: &Table, rows: &[usize]) -> Result<Vec<f64>> {
+        let at = table.column(&self.target)?;
+        let number = |&row: &usize| {
+            let named = || format!("{}, column {}, {} is not a number", table.name, self.target, table.named(row, at));
+            table.number(row, at).with_context(named)
+        };
+        rows.iter().map(number).collect()
+    }
+
+    /// The targets of these rows, each as the place of its class.
+    ///
+    /// # Errors
+    /// If one is none of the classes.
+    pub fn classes_of(&self, table: &Table, rows: &[usize]) -> Result<Vec<usize>> {
+        let (at, classes) = (table.column(&self.target)?, self.classes.as_deref().unwrap_or_default());
+        let places = classes.iter().enumerate().map(|(i, class)| (class.as_str(), i)).collect::<HashMap<_, _>>();
+        let class = |&row: &usize| {
+            let named = || {
+                let classes = classes.join(", ");
+                format!("{}, column {}, {} is none of {classes}", table.name, self.target, table.named(row, at))
+            };
+            places.get(table.text(row, at)).copied().with_context(named)
+        };
+        rows.iter().map(class).collect()
+    }
+
+    /// Whether a row has a target.
+    pub fn has_target(&self, table: &Table, row: usize) -> bool {
+        let Ok(at) = table.column(&self.target) else { return false };
+        if self.classes.is_some() { table.value(row, at).is_some() } else { table.number(row, at).is_some() }
+    }
+
+    /// Whether the model reads a column of this name.
+    pub fn reads(&self, column: &str) -> bool {
+        self.columns().any(|name| name == column)
+    }
+
+    /// What goes with the weights into a safetensors file, among its metadata.
+    pub fn to_metadata(&self) -> Result<(String, String)> {
+        Ok((ENCODING.to_owned(), serde_json::to_string(self)?))
+    }
+
+    /// That of the table which the model in a safetensors file was trained on.
+    pub fn of_model(bytes: &[u8]) -> Result<Self> {
+        let encoding = metadata(bytes, ENCODING)?
+            .context("this model was not trained on a table: make it with --csv FILE --target COLUMN --save")?;
+        serde_json::from_str(&encoding)
+            .context("this model was trained by another version, or is damaged: train it again")
+    }
+}
+
+/// With 0 for the deviation of numbers that are all the same, whatever the mean is rounded to.
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let is_constant = values.iter().all(|value| *value == values[0]);
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (mean, if is_constant { 0.0 } else { (squares / count).sqrt() })
+}
+
+/// The middle of some numbers, 0 of none.
+///
+/// ```
+/// assert_eq!(candle_losses::data::table::median(&mut [5.0, 1.0, 2.0]), 2.0);
+/// ```
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => values[len / 2],
+        len => f64::midpoint(values[len / 2 - 1], values[len / 2]),
+    }
+}

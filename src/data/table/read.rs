@@ -1,0 +1,551 @@
+//! From the bytes of a file to its cells: encoding, delimiter, quotes and header are found out.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Read;
+use std::str::FromStr;
+
+/// What stands between two cells of a row.
+///
+/// ```
+/// use candle_losses::data::table::Delimiter;
+///
+/// assert_eq!("tab".parse(), Ok(Delimiter::Byte(b'\t')));
+/// assert_eq!(";".parse(), Ok(Delimiter::Byte(b';')));
+/// assert!("::".parse::<Delimiter>().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delimiter {
+    /// One character of ASCII.
+    Byte(u8),
+    /// Any number of blanks and tabs.
+    Blanks,
+}
+
+impl FromStr for Delimiter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "comma" => Ok(Self::Byte(b',')),
+            "semicolon" => Ok(Self::Byte(b';')),
+            "tab" | "\\t" => Ok(Self::Byte(b'\t')),
+            "bar" => Ok(Self::Byte(b'|')),
+            "blanks" | "blank" | " " => Ok(Self::Blanks),
+            _ => match text.as_bytes() {
+                [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"'\r\n".contains(byte) => {
+                    Ok(Self::Byte(*byte))
+                }
+                _ => Err("needs comma, semicolon, tab, bar, blanks, or a single character".into()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Byte(b',') => f.write_str("commas"),
+            Self::Byte(b';') => f.write_str("semicolons"),
+            Self::Byte(b'\t') => f.write_str("tabs"),
+            Self::Byte(b'|') => f.write_str("bars"),
+            Self::Byte(byte) => write!(f, "{:?}", char::from(*byte)),
+            Self::Blanks => f.write_str("blanks"),
+        }
+    }
+}
+
+/// How to read a file. What is not said is found out from its first lines.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading {
+    /// What stands between two cells.
+    pub delimiter: Option<Delimiter>,
+    /// Whether the first line is a row like the others, not the names of the columns.
+    pub no_header: bool,
+}
+
+/// The cells of a file, row by row, in one text.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    text: String,
+    /// Where each cell ends.
+    ends: Vec<u32>,
+    /// The line that each row begins on.
+    pub lines: Vec<u32>,
+    pub header: Vec<String>,
+    /// What was found out, or done, that somebody may want to know.
+    pub notes: Vec<String>,
+    pub delimiter: Option<Delimiter>,
+}
+
+impl Cells {
+    pub fn rows(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub fn get(&self, row: usize, column: usize) -> &str {
+        let i = row * self.header.len() + column;
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.text[start as usize..self.ends[i] as usize]
+    }
+}
+
+/// The cells of a file that `name` is what errors call it.
+pub(super) fn read(name: &str, mut file: impl Read, reading: &Reading) -> Result<Cells> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
+    let mut notes = Vec::new();
+    let text = decode(name, bytes, &mut notes)?;
+    ensure!(text.len() < u32::MAX as usize, "{name} is larger than 4 GB, more than can be read");
+    let dialect = dialect(&text, reading.delimiter);
+    let mut scanner = Scanner::new(&text, dialect);
+    let mut record = Record::default();
+    ensure!(scanner.next(&mut record), "{name} is empty");
+    let first = record.cells().map(str::to_owned).collect::<Vec<_>>();
+    let mut cells = Cells { notes, delimiter: Some(dialect.delimiter), ..Default::default() };
+    cells.text.reserve(text.len());
+
+    let is_numbers = first.iter().all(|cell| cell.parse::<f64>().is_ok());
+    if is_numbers && !reading.no_header {
+        cells.notes.push("The first line is numbers, so it is taken for a row, as with --no-header".into());
+    }
+    let has_header = !(reading.no_header || is_numbers);
+    if !has_header {
+        scanner = Scanner::new(&text, dialect);
+    }
+    // The number of cells that rows have, which a header may be one short of: R leaves out the name of its row names. A
+    // delimiter at the end of each row is no cell.
+    let mut ahead = Scanner { ..scanner };
+    let width = if ahead.next(&mut record) { record.ends.len() } else { first.len() };
+    let is_ended = width == first.len() + 1 && record.cells().last() == Some("");
+    let mut header = if has_header { first } else { (1..=width).map(|i| format!("column {i}")).collect() };
+    if has_header && width == header.len() + 1 && !is_ended {
+        header.insert(0, String::new());
+    }
+    cells.header = named(header, &mut cells.notes);
+    let columns = cells.header.len();
+
+    let (mut odd, mut odd_rows) = (Vec::new(), 0);
+    while scanner.next(&mut record) {
+        let found = record.ends.len();
+        let is_whole = found == columns || (found == columns + 1 && record.cells().last() == Some(""));
+        if !is_whole {
+            odd_rows += 1;
+            if odd.len() < 3 {
+                odd.push(format!("line {} has {found}", record.line));
+            }
+            continue;
+        }
+        for cell in record.cells().take(columns) {
+            cells.text.push_str(cell);
+            cells.ends.push(cells.text.len() as u32);
+        }
+        cells.lines.push(record.line);
+    }
+    if let Some(line) = scanner.open {
+        bail!("{name}: a quote that begins on line {line} never ends; close it, or take it out")
+    }
+    if odd_rows > 0 {
+        bail!(
+            "{name}, read as separated by {}: {odd_rows} of {} rows have not the {columns} cells of the header: {}{}; mend \
+             them, or name another --delimiter",
+            dialect.delimiter,
+            odd_rows + cells.rows(),
+            odd.join(", "),
+            if odd_rows > odd.len() { ", …" } else { "" },
+        )
+    }
+    ensure!(cells.rows() > 0, "{name} has a header but no rows");
+    Ok(cells)
+}
+
+/// Each column with a name of its own.
+fn named(header: Vec<String>, notes: &mut Vec<String>) -> Vec<String> {
+    let mut taken = header.iter().cloned().collect::<HashSet<_>>();
+    let mut seen = HashSet::new();
+    let mut names = Vec::with_capacity(header.len());
+    for (i, name) in header.into_iter().enumerate() {
+        let base = if name.is_empty() { format!("column {}", i + 1) } else { name };
+        let mut own = base.clone();
+        let mut number = 1;
+        while !seen.insert(own.clone()) {
+            number += 1;
+            own = format!("{base} {number}");
+            if taken.contains(&own) {
+                continue;
+            }
+        }
+        if number > 1 {
+            notes.push(format!("More than one column is called {base}: number {} is now {own}", i + 1));
+        }
+        taken.insert(own.clone());
+        names.push(own);
+    }
+    names
+}
+
+/// The text of a file, unpacked and in UTF-8.
+fn decode(name: &str, mut bytes: Vec<u8>, notes: &mut Vec<String>) -> Result<String> {
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut unpacked = Vec::new();
+        let read = flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked);
+        read.with_context(|| format!("unpacking {name}"))?;
+        bytes = unpacked;
+    }
+    let foreign: [(&[u8], &str); 8] = [
+        (b"PK\x03\x04", "an Excel workbook or another zip archive"),
+        (b"\xd0\xcf\x11\xe0", "an Excel workbook"),
+        (b"PAR1", "a Parquet file"),
+        (b"\x89HDF", "an HDF5 file"),
+        (b"%PDF", "a PDF"),
+        (b"<!DOCTYPE", "a web page"),
+        (b"<html", "a web page"),
+        (b"BZh", "packed by bzip2"),
+    ];
+    if let Some((_, what)) = foreign.iter().find(|(start, _)| bytes.starts_with(start)) {
+        bail!("{name} is {what}: save the table as CSV first")
+    }
+    if bytes.starts_with(b"{") || bytes.starts_with(b"[{") {
+        bail!("{name} looks like JSON: save the table as CSV first")
+    }
+    let is_wide = |odd: usize| {
+        let some = &bytes[..bytes.len().min(400)];
+        some.len() > 3 && some.len().is_multiple_of(2) && some.iter().skip(odd).step_by(2).all(|&byte| byte == 0)
+    };
+    let wide = match bytes.as_slice() {
+        [0xff, 0xfe, ..] => Some(encoding_rs::UTF_16LE),
+        [0xfe, 0xff, ..] => Some(encoding_rs::UTF_16BE),
+        _ if is_wide(1) => Some(encoding_rs::UTF_16LE),
+        _ if is_wide(0) => Some(encoding_rs::UTF_16BE),
+        _ => None,
+    };
+    if let Some(encoding) = wide {
+        notes.push(format!("Read as {}", encoding.name()));
+        return Ok(encoding.decode(&bytes).0.into_owned());
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        Err(error) if !error.as_bytes().contains(&0) => {
+            notes.push("It is not UTF-8: read as Latin-1".into());
+            Ok(encoding_rs::WINDOWS_1252.decode_without_bom_handling(error.as_bytes()).0.into_owned())
+        }
+        _ => bail!("{name} is not a text file: save the table as CSV first"),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Dialect {
+    delimiter: Delimiter,
+    quote: u8,
+}
+
+/// How many lines at the start of a file are looked at.
+const LOOKED_AT: usize = 100;
+
+/// The delimiter under which the first lines have as many cells as each other.
+fn dialect(text: &str, delimiter: Option<Delimiter>) -> Dialect {
+    let lines = text.match_indices('\n').nth(LOOKED_AT).map_or(text.len(), |(end, _)| end);
+    let (start, is_part) = (&text[..lines], lines < text.len());
+    // Commas last of those that may stand between numbers: they may be within these.
+    let all = [
+        Delimiter::Byte(b'\t'),
+        Delimiter::Byte(b';'),
+        Delimiter::Byte(b'|'),
+        Delimiter::Byte(b','),
+        Delimiter::Blanks,
+    ];
+    let delimiters = delimiter.as_ref().map_or(&all[..], std::slice::from_ref);
+    let mut best = None;
+    for (rank, &delimiter) in delimiters.iter().enumerate() {
+        for quote in [b'"', b'\''] {
+            let dialect = Dialect { delimiter, quote };
+            let mut scanner = Scanner::new(start, dialect);
+            let (mut record, mut widths, mut quoted, mut odd) = (Record::default(), Vec::new(), 0, 0);
+            while scanner.next(&mut record) {
+                widths.push(record.ends.len());
+                quoted += record.quoted;
+                odd += record.odd;
+            }
+            // A row that goes on behind what is looked at.
+            if scanner.open.is_some() && is_part {
+                widths.pop();
+            }
+            if quote == b'\'' && quoted == 0 {
+                continue;
+            }
+            let Some(&usual) = widths.get(1).or(widths.first()) else { continue };
+            let alike = widths.iter().filter(|&&width| width == usual || width + 1 == usual).count();
+            let share = alike as f64 / widths.len() as f64;
+            let is_even = usual > 1 && share > 0.9 && scanner.open.is_none();
+            let score = (is_even, odd == 0, usual > 1, -(rank as isize), quoted, quote == b'"');
+            if best.as_ref().is_none_or(|(other, _)| score > *other) {
+                best = Some((score, dialect));
+            }
+        }
+    }
+    best.map_or(Dialect { delimiter: Delimiter::Byte(b','), quote: b'"' }, |(_, dialect)| dialect)
+}
+
+/// The cells of a row.
+#[derive(Default)]
+struct Record {
+    line: u32,
+    text: String,
+    ends: Vec<usize>,
+    /// How many cells are quoted, and how many have a quote where none belongs.
+    quoted: usize,
+    odd: usize,
+}
+
+impl Record {
+    fn cells(&self) -> impl Iterator<Item = &str> {
+        self.ends.iter().enumerate().map(|(i, &end)| &self.text[if i == 0 { 0 } else { self.ends[i - 1] }..end])
+    }
+}
+
+/// Goes through a text row by row. By itself, as the `csv` crate takes a quote behind a blank for a part of the cell, knows
+/// no delimiter of several characters, and counts no line that ends in `\r\n` as other editors do.
+#[derive(Clone, Copy)]
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    line: u32,
+    dialect: Dialect,
+    /// The line of a quote that never ends.
+    open: Option<u32>,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str, dialect: Dialect) -> Self {
+        Self { text, at: 0, line: 1, dialect, open: None }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn is_blank(&self, byte: u8) -> bool {
+        byte == b' ' || (byte == b'\t' && self.dialect.delimiter != Delimiter::Byte(b'\t'))
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.peek().is_some_and(|byte| self.is_blank(byte)) {
+            self.at += 1;
+        }
+    }
+
+    /// Passes the end of a line, if one is here.
+    fn ends_line(&mut self) -> bool {
+        match self.peek() {
+            Some(b'\r') => self.at += 1 + usize::from(self.text.as_bytes().get(self.at + 1) == Some(&b'\n')),
+            Some(b'\n') => self.at += 1,
+            _ => return false,
+        }
+        self.line += 1;
+        true
+    }
+
+    /// The next row that is not empty, if there is one.
+    fn next(&mut self, record: &mut Record) -> bool {
+        record.text.clear();
+        record.ends.clear();
+        (record.quoted, record.odd) = (0, 0);
+        loop {
+            let start = self.at;
+            self.skip_blanks();
+            if self.ends_line() {
+                continue;
+            }
+            if self.dialect.delimiter != Delimiter::Blanks {
+                self.at = start;
+            }
+            break;
+        }
+        record.line = self.line;
+        if self.peek().is_none() {
+            return false;
+        }
+        loop {
+            self.cell(record);
+            record.ends.push(record.text.len());
+            let is_delimiter = match self.dialect.delimiter {
+                Delimiter::Byte(delimiter) => self.peek() == Some(delimiter),
+                Delimiter::Blanks => {
+                    let start = self.at;
+                    self.skip_blanks();
+                    // None at the end of a line.
+                    self.at > start && !matches!(self.peek(), None | Some(b'\r' | b'\n'))
+                }
+            };
+            if is_delimiter {
+                self.at += usize::from(self.dialect.delimiter != Delimiter::Blanks);
+            } else if self.ends_line() || self.peek().is_none() {
+                return true;
+            }
+        }
+    }
+
+    fn cell(&mut self, record: &mut Record) {
+        self.skip_blanks();
+        let is_quoted = self.peek() == Some(self.dialect.quote);
+        if is_quoted {
+            record.quoted += 1;
+            self.quoted(record);
+            if self.dialect.delimiter != Delimiter::Blanks {
+                self.skip_blanks();
+            }
+        }
+        let start = self.at;
+        while let Some(byte) = self.peek() {
+            let ends = match self.dialect.delimiter {
+                Delimiter::Byte(delimiter) => byte == delimiter,
+                Delimiter::Blanks => byte == b' ' || byte == b'\t',
+            };
+            if ends || byte == b'\r' || byte == b'\n' {
+                break;
+            }
+            self.at += 1;
+        }
+        let rest = self.text[start..self.at].trim_end();
+        record.odd += usize::from(rest.contains('"') || (is_quoted && !rest.is_empty()));
+        record.text.push_str(rest);
+    }
+
+    /// What stands between two quotes, of which two together are one.
+    fn quoted(&mut self, record: &mut Record) {
+        let (quote, begun) = (self.dialect.quote, self.line);
+        self.at += 1;
+        let mut start = self.at;
+        loop {
+            match self.peek() {
+                None => {
+                    self.open.get_or_insert(begun);
+                    record.text.push_str(&self.text[start..self.at]);
+                    return;
+                }
+                Some(b'\r' | b'\n') => _ = self.ends_line(),
+                Some(byte) if byte == quote => {
+                    let is_two = self.text.as_bytes().get(self.at + 1) == Some(&quote);
+                    self.at += 1;
+                    record.text.push_str(&self.text[start..self.at - usize::from(!is_two)]);
+                    if !is_two {
+                        return;
+                    }
+                    self.at += 1;
+                    start = self.at;
+                }
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cells(bytes: &[u8]) -> Result<Vec<Vec<String>>> {
+        let cells = read("t.csv", bytes, &Reading::default())?;
+        let rows =
+            (0..cells.rows()).map(|row| (0..cells.header.len()).map(|at| cells.get(row, at).to_owned()).collect());
+        Ok([cells.header.clone()].into_iter().chain(rows).collect())
+    }
+
+    #[test]
+    fn delimiters_quotes_and_line_ends_of_all_kinds() -> Result<()> {
+        let expected = [["a", "b c", "d"], ["1", "x, \"y\"", ""], ["2", "z", "4"]];
+        for text in [
+            "a,b c,d\n1,\"x, \"\"y\"\"\",\n2,z,4\n",
+            "a , \"b c\" ,d\r\n1, \"x, \"\"y\"\"\" ,\r\n\r\n2,z,4",
+            "a;b c;d\r1;x, \"y\";\r2;z;4\r",
+            "a\tb c\td\n1\t'x, \"y\"'\t\n2\tz\t4\n",
+            "a|b c|d\n1|x, \"y\"|\n2|z|4\n",
+            "\u{feff}a \"b c\" d\n 1 \"x, \"\"y\"\"\" \"\"\n  2   z\t4  \n",
+        ] {
+            assert_eq!(cells(text.as_bytes())?, expected, "{text:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn lines_are_counted_as_an_editor_counts_them() -> Result<()> {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["a,b", "", "\"1", "2\",3", "4,5"].join(end);
+            assert_eq!(read("t.csv", text.as_bytes(), &Reading::default())?.lines, [3, 5]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn encodings_of_all_kinds() -> Result<()> {
+        let text = "größe,b\n1,é\n";
+        let expected = [["größe", "b"], ["1", "é"]];
+        let wide = |order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<_>>();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, text.as_bytes())?;
+        for bytes in [
+            text.as_bytes().to_vec(),
+            [b"\xef\xbb\xbf", text.as_bytes()].concat(),
+            [&[0xff, 0xfe][..], &wide(u16::to_le_bytes)].concat(),
+            [&[0xfe, 0xff][..], &wide(u16::to_be_bytes)].concat(),
+            encoding_rs::WINDOWS_1252.encode(text).0.into_owned(),
+            packed.finish()?,
+        ] {
+            assert_eq!(cells(&bytes)?, expected, "{bytes:?}");
+        }
+        assert_eq!(cells(&"a,b\n1,2\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())?[1], ["1", "2"]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_table_is_named() {
+        for (bytes, part) in [
+            (&b"PK\x03\x04abc"[..], "Excel"),
+            (b"PAR1", "Parquet"),
+            (b"{\"a\": 1}", "JSON"),
+            (b"a,b\n\0\x01,2\n", "not a text file"),
+            (b"", "empty"),
+            (b"a,b\n", "no rows"),
+            (b"a,b\n1,\"2\n3,4\n", "begins on line 2"),
+            (b"a,b\n1,2\n1,2\n1,2\n1,2\n1,2\n1,2\n1,2\n1,2\n1,2\n1,2\n3\n4,5,6\n", "2 of 12 rows"),
+        ] {
+            let error = cells(bytes).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_are_made_where_there_are_none() -> Result<()> {
+        assert_eq!(cells(b"1,2\n3,4\n")?, [["column 1", "column 2"], ["1", "2"], ["3", "4"]]);
+        assert_eq!(cells(b"a,,a\n1,2,3\n")?[0], ["a", "column 2", "a 2"]);
+        // As R writes its row names, and a delimiter that ends each row.
+        assert_eq!(cells(b"a b\n\"r1\" 1 2\n\"r2\" 3 4\n")?[0], ["column 1", "a", "b"]);
+        assert_eq!(cells(b"a;b\n1;2;\n3;4;\n")?, [["a", "b"], ["1", "2"], ["3", "4"]]);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_in_any_style_is_read_back(
+            rows in prop::collection::vec(prop::collection::vec("[ -~\u{e4}\n]{0,6}", 3), 1..8),
+            delimiter in prop::sample::select(b",;\t|".to_vec()),
+            crlf: bool,
+        ) {
+            let mut writer = csv::WriterBuilder::new();
+            writer.delimiter(delimiter).quote_style(csv::QuoteStyle::Always);
+            if crlf {
+                writer.terminator(csv::Terminator::CRLF);
+            }
+            let mut writer = writer.from_writer(Vec::new());
+            writer.write_record(["x", "y", "z"]).unwrap();
+            rows.iter().for_each(|row| writer.write_record(row).unwrap());
+            let found = cells(&writer.into_inner().unwrap()).unwrap();
+            prop_assert_eq!(&found[1..], &rows[..]);
+        }
+    }
+}
