@@ -11,6 +11,7 @@ mod common;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{D, DType, Device, Module, Tensor};
+use candle_losses::cli::plot::Outcome;
 use candle_losses::cli::{Kind, Options, Session, is_stdout, outputs, run, test_fraction, write};
 use candle_losses::data::table::{Delimiter, Encoding, Plan, Reading, Roles, Table, Target, Unseen, median};
 use candle_losses::data::{Samples, Split};
@@ -143,6 +144,9 @@ const WITHOUT_WEIGHT: [&str; 2] = ["kl_div", "soft_margin"];
 
 const HIDDEN: [usize; 2] = [64, 32];
 
+/// With fewer rows to train on, all are trained on, to the last epoch.
+const FEW: usize = 60;
+
 /// How many epochs the validation loss may be no better before the training ends.
 const PATIENCE: usize = 20;
 
@@ -202,8 +206,8 @@ fn train(options: Options, data: &Data, choice: &Choice, table: &Table) -> Resul
     }
 
     let (training, test) = plan.split(table, &plan.rows, data.test_fraction, seed);
-    // A checkpoint knows nothing of what the best weights were.
-    let share = if options.goes_on() || training.len() < 20 { 0.0 } else { 0.15 };
+    // A checkpoint knows nothing of what the best weights were, and of few rows none can be spared.
+    let share = if options.goes_on() || training.len() < FEW { 0.0 } else { 0.15 };
     let (training, validation) = plan.split(table, &training, share, seed);
     eprint!("{}", plan.description(table, test.len(), validation.len()));
     let parts = Parts { table, plan: &plan, training, validation, test, device };
@@ -215,6 +219,9 @@ fn train(options: Options, data: &Data, choice: &Choice, table: &Table) -> Resul
     let rows = if parts.test.is_empty() { &parts.training } else { &parts.test };
     let prediction = Prediction::new(&trained.encoding, &outputs(&trained, trained.session.reported())?, None)?;
     report(part, &trained.encoding, table, rows, &parts.training, &prediction)?;
+    trained
+        .session
+        .plot(&format!("{target} by {}", losses[0]), &outcome(&trained.encoding, table, rows, &prediction)?)?;
     trained.session.finish("--help")
 }
 
@@ -412,6 +419,23 @@ impl Prediction {
     }
 }
 
+fn outcome(encoding: &Encoding, table: &Table, rows: &[usize], prediction: &Prediction) -> Result<Outcome> {
+    Ok(match prediction {
+        Prediction::Numbers(predicted) => {
+            let truth = encoding.numbers_of(table, rows)?;
+            Outcome::Numbers(truth.into_iter().zip(predicted.iter().copied()).collect())
+        }
+        Prediction::Classes(chosen, _) => {
+            let names = encoding.classes.clone().unwrap_or_default();
+            let mut counts = vec![vec![0; names.len()]; names.len()];
+            for (truth, chosen) in encoding.classes_of(table, rows)?.into_iter().zip(chosen) {
+                counts[truth][*chosen] += 1;
+            }
+            Outcome::Classes { names, counts }
+        }
+    })
+}
+
 /// Figures of predictions of these rows beside those of the trivial guess, which the training part gives.
 fn report(
     part: &str,
@@ -430,7 +454,9 @@ fn report(
             let guessed = Figures::new(&vec![guess; rows.len()], &encoding.numbers_of(table, rows)?);
             writeln!(out, "{part} MAE: {} {count}", short(figures.mae))?;
             writeln!(out, "{part} RMSE: {} {count}", short(figures.rmse))?;
-            writeln!(out, "{part} R²: {:.3} {count}", figures.r2)?;
+            // Of targets that are all alike there is none.
+            let r2 = if figures.r2.is_finite() { format!("{:.3}", figures.r2) } else { "none".into() };
+            writeln!(out, "{part} R²: {r2} {count}")?;
             writeln!(out, "Guessing the median: MAE {}", short(guessed.mae))?;
             if figures.mae >= guessed.mae {
                 eprintln!(

@@ -23,12 +23,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Output::create(path)?.write(bytes)
 }
 
-/// A file to be: what is written to it appears under its name by [`Output::commit`] only.
 /// Whether a path is one of standard output: `-`, or what the system calls it.
 pub fn is_stdout(path: &Path) -> bool {
     ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
 }
 
+/// A file to be: what is written to it appears under its name by [`Output::commit`] only.
 pub(super) struct Output {
     path: PathBuf,
     file: Target,

@@ -110,6 +110,50 @@ pub fn thumbnail(lines: &[Vec<(f64, f64)>]) -> Result<String> {
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 pub fn training_curve(title: &str, losses: &[f64]) -> Result<String> {
+    svg((WIDTH, TITLE_HEIGHT + PANEL_HEIGHT), |root| {
+        draw_title(&root, title)?;
+        draw_curve(&root.split_vertically(TITLE_HEIGHT).1, losses)
+    })
+}
+
+/// What a model made of held-out rows.
+///
+/// ```
+/// use candle_losses::cli::plot::{Outcome, training_and_outcome};
+///
+/// let numbers = Outcome::Numbers(vec![(1.0, 1.2), (2.0, 1.9)]);
+/// assert!(training_and_outcome("Prices", &[3.0, 2.0, 1.0], &numbers)?.contains("predicted"));
+/// let classes = Outcome::Classes { names: vec!["no".into(), "yes".into()], counts: vec![vec![9, 1], vec![0, 5]] };
+/// assert!(training_and_outcome("Answers", &[3.0, 2.0, 1.0], &classes)?.contains("yes"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The true and the predicted number of each.
+    Numbers(Vec<(f64, f64)>),
+    /// How often each class (the outer lists) was taken for each (the inner ones).
+    Classes {
+        /// The classes.
+        names: Vec<String>,
+        /// The counts.
+        counts: Vec<Vec<usize>>,
+    },
+}
+
+/// The training curve, and beside it what came of it: predicted over true numbers, or which class was taken for which.
+pub fn training_and_outcome(title: &str, losses: &[f64], outcome: &Outcome) -> Result<String> {
+    svg((WIDTH, TITLE_HEIGHT + PANEL_HEIGHT), |root| {
+        draw_title(&root, title)?;
+        let (left, right) = root.split_vertically(TITLE_HEIGHT).1.split_horizontally(WIDTH / 2);
+        draw_curve(&left, losses)?;
+        match outcome {
+            Outcome::Numbers(points) => draw_points(&right, points),
+            Outcome::Classes { names, counts } => draw_counts(&right, names, counts),
+        }
+    })
+}
+
+fn draw_curve(area: &Root, losses: &[f64]) -> Drawn {
     let smooth = running_mean(losses, losses.len().div_ceil(50));
     // A few steps that are far off would leave the others no room.
     let mut sorted = losses.to_vec();
@@ -118,20 +162,67 @@ pub fn training_curve(title: &str, losses: &[f64]) -> Result<String> {
     let (low, high) = (sorted.get(rare).copied(), sorted.iter().rev().nth(rare).copied());
     let y = range(low.into_iter().chain(high).chain(smooth.iter().copied()));
     let within = |(step, loss): (f64, f64)| (step, loss.clamp(y.start, y.end));
-    svg((WIDTH, TITLE_HEIGHT + PANEL_HEIGHT), |root| {
-        draw_title(&root, title)?;
-        let (_, body) = root.split_vertically(TITLE_HEIGHT);
-        let mut chart = ChartBuilder::on(&body)
-            .margin_left(10)
-            .margin_right(20)
-            .x_label_area_size(48)
-            .y_label_area_size(68)
-            .build_cartesian_2d(0.0..losses.len().max(1) as f64, y.clone())?;
-        mesh(&mut chart, "step", "loss", 10, 6)?;
-        chart.draw_series(LineSeries::new(extremes(losses).into_iter().map(within), COLOURS[0].mix(0.3)))?;
-        chart.draw_series(LineSeries::new(thinned(&smooth), COLOURS[0].stroke_width(3)))?;
-        Ok(())
-    })
+    let mut chart = ChartBuilder::on(area)
+        .margin_left(10)
+        .margin_right(20)
+        .x_label_area_size(48)
+        .y_label_area_size(68)
+        .build_cartesian_2d(0.0..losses.len().max(1) as f64, y.clone())?;
+    let labels = if area.dim_in_pixel().0 < WIDTH as u32 { 5 } else { 10 };
+    mesh(&mut chart, "step", "loss", labels, 6)?;
+    chart.draw_series(LineSeries::new(extremes(losses).into_iter().map(within), COLOURS[0].mix(0.3)))?;
+    chart.draw_series(LineSeries::new(thinned(&smooth), COLOURS[0].stroke_width(3)))?;
+    Ok(())
+}
+
+/// Predicted over true numbers, with the line on which they are the same.
+fn draw_points(area: &Root, points: &[(f64, f64)]) -> Drawn {
+    let all = range(points.iter().flat_map(|&(truth, predicted)| [truth, predicted]));
+    let mut chart = ChartBuilder::on(area)
+        .margin_left(10)
+        .margin_right(20)
+        .x_label_area_size(48)
+        .y_label_area_size(68)
+        .build_cartesian_2d(all.clone(), all.clone())?;
+    mesh(&mut chart, "true", "predicted", 5, 6)?;
+    chart.draw_series(LineSeries::new([(all.start, all.start), (all.end, all.end)], TEXT.mix(0.4).stroke_width(1)))?;
+    // More would be a blot, and a large file.
+    let some = points.iter().step_by(points.len().div_ceil(4 * POINTS).max(1));
+    chart.draw_series(some.map(|&point| Circle::new(point, 3, COLOURS[0].mix(0.5).filled())))?;
+    Ok(())
+}
+
+/// A square for each class and what it was taken for, the darker the larger its share of the class.
+fn draw_counts(area: &Root, names: &[String], counts: &[Vec<usize>]) -> Drawn {
+    const MOST: usize = 12;
+    let cut = |name: &String| match name.char_indices().nth(9) {
+        Some((end, _)) if name.chars().count() > 10 => format!("{}…", &name[..end]),
+        _ => name.clone(),
+    };
+    let shown = names.len().clamp(1, MOST);
+    let (left, top, size) = (100, 34, 250 / shown as i32);
+    let note = if names.len() > MOST { format!("taken for (the first {MOST} classes)") } else { "taken for".into() };
+    let middle = left + size * shown as i32 / 2;
+    area.draw(&Text::new(note, (middle, top + size * shown as i32 + 14), text(15, HPos::Center)))?;
+    for (row, (name, counts)) in names.iter().zip(counts).take(MOST).enumerate() {
+        let (y, all) = (top + row as i32 * size, counts.iter().sum::<usize>().max(1));
+        area.draw(&Text::new(cut(name), (left - 8, y + size / 2), text(13, HPos::Right)))?;
+        let letters = if shown > 5 { cut(name).chars().take(4).collect() } else { cut(name) };
+        area.draw(&Text::new(letters, (left + row as i32 * size + size / 2, top - 12), text(12, HPos::Center)))?;
+        for (column, &count) in counts.iter().take(MOST).enumerate() {
+            let x = left + column as i32 * size;
+            let share = count as f64 / all as f64;
+            let fill = COLOURS[0].mix(0.04 + 0.8 * share).filled();
+            area.draw(&Rectangle::new([(x + 1, y + 1), (x + size - 1, y + size - 1)], fill))?;
+            let colour = if share > 0.5 { &WHITE } else { &TEXT };
+            area.draw(&Text::new(
+                count.to_string(),
+                (x + size / 2, y + size / 2),
+                text(13, HPos::Center).color(colour),
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;

@@ -1,8 +1,9 @@
 use super::checkpoint::{self, Plan};
-use super::files::Output;
+use super::files::{Output, write};
 use super::interrupt::{self, Interrupted};
 use super::journal::Journal;
 use super::options::{Kind, Options};
+use super::plot::Outcome;
 use super::report::{BATCH, Report, nearest_classes};
 use super::show::{SHOWN, described, drawn};
 use super::{example_name, plot};
@@ -53,6 +54,8 @@ pub struct Session {
     metadata: Option<(String, String)>,
     /// The mini-batches that were trained on, and the time that it took.
     trained: Rc<Cell<Option<(usize, Duration)>>>,
+    /// The loss of each step.
+    losses: Rc<RefCell<Vec<f64>>>,
 }
 
 impl Session {
@@ -65,7 +68,17 @@ impl Session {
         let train = data.train.take(options.limit.unwrap_or(usize::MAX))?;
         let parameters = Parameters::seeded(options.seed);
         let data = Split { train, ..data };
-        Ok(Self { options, kind, device, data, parameters, validation: None, metadata: None, trained: Rc::default() })
+        Ok(Self {
+            options,
+            kind,
+            device,
+            data,
+            parameters,
+            validation: None,
+            metadata: None,
+            trained: Rc::default(),
+            losses: Rc::default(),
+        })
     }
 
     /// The same run with something of one's own, by name, beside the weights in the file of `--save`.
@@ -221,6 +234,7 @@ impl Session {
         let losses = journal.losses()?;
         self.trained.set(Some((losses.len() - before, start.elapsed())));
         let steps = journal.finish(interrupted)?;
+        *self.losses.borrow_mut() = steps.iter().map(|&(_, loss)| f64::from(loss)).collect();
         files.write(self, &steps)?;
         kept?;
         journal.lines()?;
@@ -252,6 +266,15 @@ impl Session {
         let report = self.report(model)?;
         let classes = nearest_classes(model, &self.data.train.take(10_000)?, &report.output)?;
         report.share("nearest-neighbour accuracy", &classes.eq(&report.target)?)
+    }
+
+    /// Draws to the file of `--plot`, beside the training curve, what came of the training.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn plot(&self, title: &str, outcome: &Outcome) -> Result<()> {
+        let Some(path) = &self.options.plot else { return Ok(()) };
+        write(path, plot::training_and_outcome(title, &self.losses.borrow(), outcome)?.as_bytes())
     }
 
     /// Draws six held-out digits on the terminal, each above what the model makes of it and what is true: a number for
@@ -345,8 +368,7 @@ impl Files {
             log.commit()?;
         }
         if let Some(plot) = self.plot {
-            let losses = steps.iter().map(|&(_, loss)| f64::from(loss)).collect::<Vec<_>>();
-            plot.write(plot::training_curve("Loss of each training step", &losses)?.as_bytes())?;
+            plot.write(plot::training_curve("Loss of each training step", &session.losses.borrow())?.as_bytes())?;
         }
         Ok(())
     }

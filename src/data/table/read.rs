@@ -104,7 +104,6 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &Reading) -> Result
     ensure!(scanner.next(&mut record), "{name} is empty");
     let first = record.cells().map(str::to_owned).collect::<Vec<_>>();
     let mut cells = Cells { notes, delimiter: Some(dialect.delimiter), ..Default::default() };
-    cells.text.reserve(text.len());
 
     let is_numbers = first.iter().all(|cell| cell.parse::<f64>().is_ok());
     if is_numbers && !reading.no_header {
@@ -125,6 +124,9 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &Reading) -> Result
     }
     cells.header = named(header, &mut cells.notes);
     let columns = cells.header.len();
+    // At once, as to grow takes twice the room for a while.
+    cells.text.reserve_exact(text.len());
+    cells.ends.reserve_exact(columns * text.bytes().filter(|byte| *byte == b'\n').count());
 
     let (mut odd, mut odd_rows) = (Vec::new(), 0);
     while scanner.next(&mut record) {
