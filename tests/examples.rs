@@ -463,7 +463,7 @@ fn tables_that_can_t_be_used_are_refused() {
     refused_as(
         &rows(|i| format!("{i},1,{}\n", if i == 3 { "x".into() } else { i.to_string() })),
         &["--target", "y"],
-        &["line 5", "\"x\""],
+        &["1 cell without a number", "line 5: \"x\""],
     );
     refused_as(&numbers, &["--target", "y", "--delimiter", ";"], &["no column y"]);
     refused_as(&rows(|i| format!("{i},1,5\n")), &["--target", "y"], &["all rows have the same y"]);

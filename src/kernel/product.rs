@@ -25,7 +25,7 @@ impl<'a> Matrix<'a> {
         let (rows, columns) = layout.shape().dims2()?;
         let (row_stride, column_stride) = (layout.stride()[0], layout.stride()[1]);
         let values = &storage.as_slice()?[layout.start_offset()..];
-        Ok(Self { values, rows, columns, row_stride, column_stride })
+        Ok(Self { row_stride, column_stride, ..Self::new(values, rows, columns) })
     }
 
     pub fn transposed(self) -> Self {

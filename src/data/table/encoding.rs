@@ -292,3 +292,71 @@ pub fn median(values: &mut [f64]) -> f64 {
         len => f64::midpoint(values[len / 2 - 1], values[len / 2]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Reading, Roles};
+    use super::*;
+
+    fn table(csv: &str) -> Table {
+        Table::read("t.csv", csv.as_bytes(), &Reading::default()).unwrap()
+    }
+
+    fn learned(table: &Table, kind: Target) -> Result<(Plan, Encoding)> {
+        let roles = Roles { categories: vec!["k".into()], numbers: vec!["x".into()], ..Default::default() };
+        let plan = table.plan("y", Some(kind), &roles)?;
+        let encoding = Encoding::learn(table, &plan, &plan.rows, "mse")?;
+        Ok((plan, encoding))
+    }
+
+    fn expanded(encoding: &Encoding, table: &Table) -> Result<(Vec<Vec<f32>>, Unseen)> {
+        let (inputs, unseen) = encoding.inputs(table, &(0..table.len()).collect::<Vec<_>>(), &Device::Cpu)?;
+        Ok((encoding.expand(&inputs)?.to_vec2()?, unseen))
+    }
+
+    #[test]
+    fn what_is_missing_is_the_median_and_a_level_of_its_own() -> Result<()> {
+        let (_, encoding) = learned(&table("x,k,y\n0,b,1\n,a,2\n0,,3\n3,a,4\n"), Target::Number)?;
+        assert_eq!(encoding.features(), 5);
+        let (inputs, unseen) = expanded(&encoding, &table("k,x\nb,1\n,NA\nc,oops\n"))?;
+        // Of 0, 0 and 3 the mean is 1 and the median 0, less by one in 1.414.
+        let low = (-1.0 / 2f64.sqrt()) as f32;
+        assert_eq!(inputs, [[0.0, 0.0, 0.0, 1.0, 0.0], [low, 1.0, 0.0, 0.0, 1.0], [low, 1.0, 0.0, 0.0, 0.0]]);
+        assert_eq!(unseen, [("x".into(), 1, "oops".into()), ("k".into(), 1, "c".into())]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_constant_says_nothing_whatever_comes_later() -> Result<()> {
+        let csv = format!("x,k,y\n{}", "0.1,a,2\n".repeat(30) + "0.1,b,3\n");
+        let (_, encoding) = learned(&table(&csv), Target::Number)?;
+        assert_eq!(expanded(&encoding, &table("x,k\n0.2,a\n"))?.0, [[0.0, 1.0, 0.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn numbers_to_predict_are_standardized_and_classes_in_their_order() -> Result<()> {
+        let numbers = table("x,k,y\n1,a,10\n2,b,30\n");
+        let (plan, encoding) = learned(&numbers, Target::Number)?;
+        let (samples, _) = encoding.samples(&numbers, &plan.rows, &Device::Cpu)?;
+        assert_eq!((samples.targets().to_vec2::<f32>()?, encoding.scale), (vec![vec![-1.0], vec![1.0]], (20.0, 10.0)));
+        assert_eq!(Encoding::learn(&numbers, &plan, &plan.rows, "poisson_nll")?.scale, (0.0, 20.0));
+        let classes = table("x,k,y\n1,a,10\n2,b,9\n3,b,10\n");
+        let (plan, encoding) = learned(&classes, Target::Class)?;
+        assert_eq!(encoding.samples(&classes, &plan.rows, &Device::Cpu)?.0.targets().to_vec1::<u32>()?, [1, 0, 1]);
+        assert_eq!(encoding.classes.as_deref(), Some(&["9".to_owned(), "10".to_owned()][..]));
+        let other = encoding.samples(&table("x,k,y\n1,a,11\n"), &[0], &Device::Cpu).unwrap_err().to_string();
+        assert_eq!(other, "t.csv, column y, line 2: \"11\" is none of 9, 10");
+        Ok(())
+    }
+
+    #[test]
+    fn it_goes_with_the_weights_and_names_what_it_does_not_find() -> Result<()> {
+        let (_, encoding) = learned(&table("x,k,y\n1,a,10\n2,b,30\n"), Target::Number)?;
+        let stored: Encoding = serde_json::from_str(&encoding.to_metadata()?.1)?;
+        assert_eq!(stored, encoding);
+        let error = stored.inputs(&table("k,z\na,1\n"), &[0], &Device::Cpu).unwrap_err().to_string();
+        assert_eq!(error, "t.csv has not the column x, which the model reads");
+        Ok(())
+    }
+}

@@ -46,6 +46,8 @@ const FEW: usize = 100;
 /// More levels, or classes, there can't be.
 const MOST: usize = 10_000;
 
+const MEND: &str = "mend them, or empty them to leave their rows out";
+
 /// What stands in a column.
 struct Column<'a> {
     values: usize,
@@ -117,6 +119,17 @@ impl<'a> Column<'a> {
         levels
     }
 
+    /// How many values are no numbers, and the first of them.
+    fn without_number(&self, table: &Table, at: usize) -> String {
+        let cells = self.odd.iter().map(|&row| table.named(row, at)).collect::<Vec<_>>().join(", ");
+        let count = self.values - self.numbers;
+        format!(
+            "{} without a number ({cells}{})",
+            plural(count, "cell"),
+            if count > self.odd.len() { ", …" } else { "" }
+        )
+    }
+
     fn examples(&self) -> String {
         let levels = self.levels();
         let some = levels.iter().take(3).map(|(text, _)| format!("{text:?}")).collect::<Vec<_>>().join(", ");
@@ -176,9 +189,7 @@ impl Table {
             let distinct = column.counts.len();
             match named.get(&i) {
                 Some(&"--numbers") if !column.is_numbers() => {
-                    let cells = column.odd.iter().map(|&row| self.named(row, i)).collect::<Vec<_>>().join(", ");
-                    let count = plural(column.values - column.numbers, "cell");
-                    problems.push(format!("--numbers names {name}, but {count} of it are no numbers ({cells})"));
+                    problems.push(format!("--numbers names {name}, which has {}", column.without_number(self, i)));
                 }
                 Some(&"--categories") if column.is_many => {
                     problems.push(format!("--categories names {name}, which has more than {MOST} different values"));
@@ -193,12 +204,7 @@ impl Table {
                     plan.left.push((i, format!("dates, such as {}", self.named_first(i))));
                 }
                 None if column.numbers * 10 >= column.values * 9 => {
-                    let cells = column.odd.iter().map(|&row| self.named(row, i)).collect::<Vec<_>>().join(", ");
-                    let count = column.values - column.numbers;
-                    plan.notes.push(format!(
-                        "{} of {name} count as missing, as they are no numbers ({cells})",
-                        plural(count, "cell")
-                    ));
+                    plan.notes.push(format!("{name} has {}, taken for missing", column.without_number(self, i)));
                     plan.numbers.push(i);
                 }
                 None if column.is_many || distinct > FEW || distinct * 2 > self.len() => {
@@ -261,11 +267,7 @@ impl Table {
         let is_number = column.is_numbers();
         let kind = match wanted {
             Some(Target::Number) if !is_number && column.numbers * 2 >= column.values => {
-                let cells = column.odd.iter().map(|&row| self.named(row, at)).collect::<Vec<_>>().join(", ");
-                bail!(
-                    "{file}: {} of {name} are no numbers ({cells}): mend them, or empty them to leave their rows out",
-                    plural(column.values - column.numbers, "cell")
-                )
+                bail!("{file}: {name} has {}: {MEND}", column.without_number(self, at))
             }
             Some(Target::Number) if !is_number => {
                 bail!("{file}: {name} is not a number but a class ({}): take --loss cross_entropy", column.examples())
@@ -294,12 +296,7 @@ impl Table {
                 self.named_first(at)
             );
             if column.numbers * 10 >= column.values * 9 && !is_number {
-                let cells = column.odd.iter().map(|&row| self.named(row, at)).collect::<Vec<_>>().join(", ");
-                bail!(
-                    "{file}: most of {name} is numbers, but {} are not ({cells}): mend them, or empty them to leave \
-                     their rows out",
-                    plural(column.values - column.numbers, "cell")
-                )
+                bail!("{file}: {name} has {}: {MEND}", column.without_number(self, at))
             }
             ensure!(
                 !column.is_many && distinct <= most && (distinct * 2 <= column.values || distinct <= 5),
@@ -411,5 +408,116 @@ impl Plan {
             }
         }
         rows.iter().partition(|&&row| !chosen[row])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Reading;
+    use super::*;
+
+    /// These columns, the cells of row `i` of each by `cells`.
+    fn made(columns: &str, rows: usize, cells: impl Fn(usize) -> String) -> Table {
+        let csv = format!("{columns}\n{}", (0..rows).map(|i| cells(i) + "\n").collect::<String>());
+        Table::read("t.csv", csv.as_bytes(), &Reading::default()).unwrap()
+    }
+
+    #[test]
+    fn each_column_is_taken_for_what_it_is() -> Result<()> {
+        let table = made("n,x,flag,when,note,same,part,none,y", 40, |i| {
+            let part = if i == 7 { "about 3".to_owned() } else { i.to_string() + ".5" };
+            let x = i * 7 % 40;
+            format!("{},{x}.5,{},2024-01-{:02},text {i},1,{part},,{}", i + 1, i % 2 == 0, i % 28 + 1, i * i % 17)
+        });
+        let plan = table.plan("y", None, &Roles::default())?;
+        assert_eq!((plan.kind, &plan.numbers[..], &plan.categories[..]), (Target::Number, &[1, 6][..], &[2][..]));
+        let left = plan.left.iter().map(|(at, why)| (*at, why.split([',', ' ']).next().unwrap())).collect::<Vec<_>>();
+        assert_eq!(left, [(0, "row"), (3, "dates"), (4, "text"), (5, "all"), (7, "empty")]);
+        let notes = plan.notes.join("\n");
+        assert!(notes.contains("part has 1 cell without a number (line 9: \"about 3\")"), "{notes}");
+        // Unless it is said otherwise.
+        let some = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (numbers, categories, ignore) = (some(&["n"]), some(&["x", "note"]), some(&["flag", "part"]));
+        let plan = table.plan("y", None, &Roles { numbers, categories, ignore, drop_missing: false })?;
+        assert_eq!((&plan.numbers[..], &plan.categories[..]), (&[0][..], &[1, 4][..]));
+        Ok(())
+    }
+
+    #[test]
+    fn rows_without_a_target_do_not_count_and_others_on_request() -> Result<()> {
+        let table = made("x,k,y", 40, |i| {
+            let (x, k) =
+                (if i == 3 { "?".into() } else { format!("{i}.5") }, if i == 5 { "NA" } else { ["a", "b"][i % 2] });
+            format!("{x},{k},{}", if i < 2 { "-".into() } else { (i % 9).to_string() })
+        });
+        assert_eq!(table.plan("y", None, &Roles::default())?.rows.len(), 38);
+        let plan = table.plan("y", Some(Target::Class), &Roles { drop_missing: true, ..Default::default() })?;
+        assert_eq!((plan.rows.len(), plan.classes.iter().map(|(_, count)| count).sum::<usize>()), (36, 36));
+        Ok(())
+    }
+
+    #[test]
+    fn a_target_is_of_the_kind_that_it_can_be() -> Result<()> {
+        let table = made("x,few,many,text,one,words,odd", 40, |i| {
+            let odd = if i == 4 { "x".into() } else { i.to_string() };
+            format!("{}.5,{},{i}.25,{},1,w{i},{odd}", i * 7 % 40, i % 3, ["a", "b"][i % 2])
+        });
+        let plan = |target, wanted| table.plan(target, wanted, &Roles::default());
+        let few = plan("few", None)?;
+        assert_eq!(few.kind, Target::Number);
+        assert!(few.notes.iter().any(|note| note.contains("--loss cross_entropy")), "{:?}", few.notes);
+        assert_eq!(plan("few", Some(Target::Class))?.classes.len(), 3);
+        assert_eq!(plan("text", None)?.kind, Target::Class);
+        for (target, wanted, part) in [
+            ("text", Some(Target::Number), "--loss cross_entropy"),
+            ("many", Some(Target::Class), "--loss mse"),
+            ("one", None, "all rows have the same one"),
+            ("words", None, "40 different values in 40 rows"),
+            ("odd", None, "1 cell without a number (line 6: \"x\")"),
+            ("odd", Some(Target::Number), "line 6"),
+            ("X", None, "did you mean x?"),
+        ] {
+            let error = plan(target, wanted).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let table = made("x,k,y", 40, |i| format!("{}.5,{},{}", i * 7 % 40, ["a", "b"][i % 2], i % 9));
+        let some = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (numbers, categories, ignore) = (some(&["k", "x"]), some(&["x"]), some(&["y", "z"]));
+        let error = table.plan("y", None, &Roles { numbers, categories, ignore, drop_missing: false });
+        let error = error.unwrap_err().to_string();
+        for part in ["x is in --numbers and in --categories", "--ignore names y", "no column z", "--numbers names k"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn classes_are_held_out_alike_and_never_whole() -> Result<()> {
+        let table = made("x,y", 200, |i| {
+            let class = match i {
+                0 => "once",
+                1 | 2 => "twice",
+                i if i % 10 == 0 => "some",
+                _ => "most",
+            };
+            format!("{}.5,{class}", i * 7 % 200)
+        });
+        let plan = table.plan("y", None, &Roles::default())?;
+        for (seed, share) in [(1, 0.2), (2, 0.2), (3, 0.5), (4, 0.9)] {
+            let (train, test) = plan.split(&table, &plan.rows, share, seed);
+            let count = |rows: &[usize], class: &str| rows.iter().filter(|&&row| table.text(row, 1) == class).count();
+            assert_eq!(train.len() + test.len(), 200);
+            for class in ["once", "twice", "some", "most"] {
+                assert!(count(&train, class) > 0, "{class}, {share}");
+            }
+            let some = count(&test, "some") as f64;
+            assert!((some - 19.0 * share).abs() <= 1.5, "{some} of 19 at {share}");
+        }
+        assert_eq!(plan.split(&table, &plan.rows, 0.0, 1), (plan.rows.clone(), Vec::new()));
+        Ok(())
     }
 }
