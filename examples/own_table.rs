@@ -21,6 +21,7 @@ use candle_losses::loss::{
     log_softmax,
 };
 use candle_losses::{Activation, Mlp, Parameters, mlp};
+use candle_nn::VarBuilder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -71,7 +72,7 @@ struct Data {
     #[arg(long, value_name = "HOW", default_value = "fill", value_parser = ["fill", "drop"])]
     missing: String,
 
-    /// Share of the rows to hold out, chosen by the seed, of each class alike; 0 trains on all of them
+    /// Share of the rows to hold out, chosen by the seed, of each class alike; 0 holds out none
     #[arg(long, value_name = "F", default_value_t = 0.2, value_parser = test_fraction)]
     test_fraction: f64,
 
@@ -170,9 +171,8 @@ fn train(options: Options, data: &Data, choice: &Choice, table: &Table) -> Resul
     let (device, seed) = (options.device()?, options.seed());
     // Weights that were trained on a table go on with what was learned of its columns.
     let known = options.init().map(encoding_of).transpose()?;
-    let of_name = |name: &str| LOSSES.iter().find(|(other, _)| *other == name).map(|(_, fits)| *fits);
     let loss = choice.loss.as_deref().or(known.as_ref().map(|known| known.loss.as_str()));
-    let wanted = loss.and_then(of_name).map(|fits| match fits {
+    let wanted = loss.and_then(fits).map(|fits| match fits {
         Fits::Number | Fits::Count => Target::Number,
         Fits::Classes | Fits::TwoClasses => Target::Class,
     });
@@ -215,21 +215,22 @@ fn train(options: Options, data: &Data, choice: &Choice, table: &Table) -> Resul
         return compare(&options, choice, &parts, &losses);
     }
     let trained = parts.train(options, choice, losses[0], known.clone())?;
-    let part = if parts.test.is_empty() { "Training" } else { "Test" };
-    let rows = if parts.test.is_empty() { &parts.training } else { &parts.test };
-    let prediction = Prediction::new(&trained.encoding, &outputs(&trained, trained.session.reported())?, None)?;
-    report(part, &trained.encoding, table, rows, &parts.training, &prediction)?;
-    trained
-        .session
-        .plot(&format!("{target} by {}", losses[0]), &outcome(&trained.encoding, table, rows, &prediction)?)?;
+    let (part, rows) = if parts.test.is_empty() { ("Training", &parts.training) } else { ("Test", &parts.test) };
+    // With --limit not all of them.
+    let outcome = trained.outcome(table, &rows[..trained.session.reported().len()])?;
+    report(part, &trained.network.encoding, table, &parts.training, &outcome)?;
+    trained.session.plot(&format!("{target} by {}", losses[0]), &outcome)?;
     trained.session.finish("--help")
+}
+
+fn fits(loss: &str) -> Option<Fits> {
+    LOSSES.iter().find(|(name, _)| *name == loss).map(|(_, fits)| *fits)
 }
 
 /// Why a loss does not fit a target, if it does not.
 fn misfit(loss: &str, plan: &Plan, table: &Table, choice: &Choice) -> Option<String> {
-    let fits = LOSSES.iter().find(|(name, _)| *name == loss).map(|(_, fits)| *fits);
     let classes = plan.classes.len();
-    match (fits?, plan.kind) {
+    match (fits(loss)?, plan.kind) {
         (Fits::Number | Fits::Count, Target::Class) => Some("the target is a class".into()),
         (Fits::Classes | Fits::TwoClasses, Target::Number) => Some("the target is a number".into()),
         (Fits::TwoClasses, _) if classes != 2 => Some(format!("it is for two classes, and there are {classes}")),
@@ -266,21 +267,40 @@ struct Parts<'a> {
     device: Device,
 }
 
-/// A model with what comes before it.
-struct Trained {
+/// The network with what comes before it.
+struct Network {
     encoding: Encoding,
-    model: Mlp,
+    mlp: Mlp,
+}
+
+impl Network {
+    fn new(encoding: Encoding, builder: VarBuilder) -> Result<Self> {
+        let widths = [&[encoding.features()], &HIDDEN[..], &[width(&encoding)]].concat();
+        Ok(Self { mlp: mlp(&widths, Activation::Linear, builder)?, encoding })
+    }
+}
+
+impl Module for Network {
+    fn forward(&self, inputs: &Tensor) -> candle_core::Result<Tensor> {
+        self.mlp.forward(&self.encoding.expand(inputs)?)
+    }
+}
+
+struct Trained {
+    network: Network,
     session: Session,
 }
 
-impl Module for Trained {
-    fn forward(&self, inputs: &Tensor) -> candle_core::Result<Tensor> {
-        self.model.forward(&self.encoding.expand(inputs)?)
+impl Trained {
+    /// What it makes of these rows, which are the ones that the session reports on.
+    fn outcome(&self, table: &Table, rows: &[usize]) -> Result<Outcome> {
+        let output = outputs(&self.network, self.session.reported())?;
+        Prediction::new(&self.network.encoding, &output, None)?.outcome(&self.network.encoding, table, rows)
     }
 }
 
 impl Parts<'_> {
-    fn train(&self, mut options: Options, choice: &Choice, loss: &str, known: Option<Encoding>) -> Result<Trained> {
+    fn train(&self, options: Options, choice: &Choice, loss: &str, known: Option<Encoding>) -> Result<Trained> {
         let encoding = match known {
             Some(known) => known,
             None => Encoding::learn(self.table, self.plan, &self.training, loss)?,
@@ -294,12 +314,11 @@ impl Parts<'_> {
         let session = Session::new(options, Kind::OwnTable { rows: self.training.len() }, split, self.device.clone())?
             .with_metadata(encoding.to_metadata()?)
             .with_validation(samples(&self.validation)?, PATIENCE);
-        let widths = [&[encoding.features()], &HIDDEN[..], &[width(&encoding)]].concat();
-        let model = mlp(&widths, Activation::Linear, session.builder())?;
+        let network = Network::new(encoding, session.builder())?;
         let weights = if choice.balance { Some(balanced(self.plan, &self.device)?) } else { None };
-        let trained = Trained { encoding, model, session };
+        let trained = Trained { network, session };
         trained.session.fit(|inputs, target| {
-            loss_of(loss, choice, reduction, weights.as_ref(), &trained.forward(inputs)?, target)
+            loss_of(loss, choice, reduction, weights.as_ref(), &trained.network.forward(inputs)?, target)
         })?;
         Ok(trained)
     }
@@ -417,41 +436,35 @@ impl Prediction {
         };
         Ok(Self::Classes(probabilities.iter().map(choose).collect(), probabilities))
     }
-}
 
-fn outcome(encoding: &Encoding, table: &Table, rows: &[usize], prediction: &Prediction) -> Result<Outcome> {
-    Ok(match prediction {
-        Prediction::Numbers(predicted) => {
-            let truth = encoding.numbers_of(table, rows)?;
-            Outcome::Numbers(truth.into_iter().zip(predicted.iter().copied()).collect())
-        }
-        Prediction::Classes(chosen, _) => {
-            let names = encoding.classes.clone().unwrap_or_default();
-            let mut counts = vec![vec![0; names.len()]; names.len()];
-            for (truth, chosen) in encoding.classes_of(table, rows)?.into_iter().zip(chosen) {
-                counts[truth][*chosen] += 1;
+    /// Beside what is true of these rows.
+    fn outcome(&self, encoding: &Encoding, table: &Table, rows: &[usize]) -> Result<Outcome> {
+        Ok(match self {
+            Self::Numbers(predicted) => {
+                let truth = encoding.numbers_of(table, rows)?;
+                Outcome::Numbers(truth.into_iter().zip(predicted.iter().copied()).collect())
             }
-            Outcome::Classes { names, counts }
-        }
-    })
+            Self::Classes(chosen, _) => {
+                let names = encoding.classes.clone().unwrap_or_default();
+                let mut counts = vec![vec![0; names.len()]; names.len()];
+                for (truth, chosen) in encoding.classes_of(table, rows)?.into_iter().zip(chosen) {
+                    counts[truth][*chosen] += 1;
+                }
+                Outcome::Classes { names, counts }
+            }
+        })
+    }
 }
 
-/// Figures of predictions of these rows beside those of the trivial guess, which the training part gives.
-fn report(
-    part: &str,
-    encoding: &Encoding,
-    table: &Table,
-    rows: &[usize],
-    training: &[usize],
-    prediction: &Prediction,
-) -> Result<()> {
+/// Figures of an outcome beside those of the trivial guess, which the training rows give.
+fn report(part: &str, encoding: &Encoding, table: &Table, training: &[usize], outcome: &Outcome) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let count = format!("({} samples)", rows.len());
-    match prediction {
-        Prediction::Numbers(predicted) => {
-            let figures = Figures::new(predicted, &encoding.numbers_of(table, rows)?);
+    match outcome {
+        Outcome::Numbers(points) => {
+            let count = format!("({} samples)", points.len());
             let guess = median(&mut encoding.numbers_of(table, training)?);
-            let guessed = Figures::new(&vec![guess; rows.len()], &encoding.numbers_of(table, rows)?);
+            let guesses = points.iter().map(|(truth, _)| (*truth, guess)).collect::<Vec<_>>();
+            let (figures, guessed) = (Figures::new(points), Figures::new(&guesses));
             writeln!(out, "{part} MAE: {} {count}", short(figures.mae))?;
             writeln!(out, "{part} RMSE: {} {count}", short(figures.rmse))?;
             // Of targets that are all alike there is none.
@@ -465,18 +478,21 @@ fn report(
                 );
             }
         }
-        Prediction::Classes(chosen, _) => {
-            let classes = encoding.classes.as_deref().unwrap_or_default();
-            let truth = encoding.classes_of(table, rows)?;
-            let shares = Shares::new(classes.len(), chosen, &truth);
-            let mut counts = vec![0; classes.len()];
-            encoding.classes_of(table, training)?.into_iter().for_each(|class| counts[class] += 1);
-            let most = (0..counts.len()).max_by_key(|&class| (counts[class], std::cmp::Reverse(class))).unwrap_or(0);
-            let guessed = Shares::new(classes.len(), &vec![most; rows.len()], &truth);
+        Outcome::Classes { names, counts } => {
+            let mut known = vec![0; names.len()];
+            encoding.classes_of(table, training)?.into_iter().for_each(|class| known[class] += 1);
+            let most = (0..known.len()).max_by_key(|&class| (known[class], std::cmp::Reverse(class))).unwrap_or(0);
+            let guess = |row: &Vec<usize>| {
+                let mut guessed = vec![0; row.len()];
+                guessed[most] = row.iter().sum();
+                guessed
+            };
+            let (shares, guessed) = (Shares::new(counts), Shares::new(&counts.iter().map(guess).collect::<Vec<_>>()));
+            let count = format!("({} samples)", counts.iter().flatten().sum::<usize>());
             writeln!(out, "{part} accuracy: {:.2}% {count}", 100.0 * shares.accuracy)?;
             writeln!(out, "{part} balanced accuracy: {:.2}% {count}", 100.0 * shares.balanced())?;
-            writeln!(out, "Always {:?}: accuracy {:.2}%", classes[most], 100.0 * guessed.accuracy)?;
-            for (class, recall) in classes.iter().zip(&shares.recalls).take(20) {
+            writeln!(out, "Always {:?}: accuracy {:.2}%", names[most], 100.0 * guessed.accuracy)?;
+            for (class, recall) in names.iter().zip(&shares.recalls).take(20) {
                 if let Some((right, all)) = recall {
                     eprintln!("{:>11}  {class}: {right} of {all} found", "recall");
                 }
@@ -503,12 +519,13 @@ struct Figures {
 }
 
 impl Figures {
-    fn new(predicted: &[f64], truth: &[f64]) -> Self {
-        let count = truth.len() as f64;
-        let mean = truth.iter().sum::<f64>() / count;
-        let errors = || predicted.iter().zip(truth).map(|(a, b)| a - b);
+    /// Of true and predicted numbers.
+    fn new(points: &[(f64, f64)]) -> Self {
+        let count = points.len() as f64;
+        let mean = points.iter().map(|(truth, _)| truth).sum::<f64>() / count;
+        let errors = || points.iter().map(|(truth, predicted)| predicted - truth);
         let squares = errors().map(|error| error * error).sum::<f64>();
-        let all = truth.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+        let all = points.iter().map(|(truth, _)| (truth - mean).powi(2)).sum::<f64>();
         Self {
             mae: errors().map(f64::abs).sum::<f64>() / count,
             rmse: (squares / count).sqrt(),
@@ -524,21 +541,24 @@ struct Shares {
 }
 
 impl Shares {
-    fn new(classes: usize, chosen: &[usize], truth: &[usize]) -> Self {
-        let mut counts = vec![(0, 0); classes];
-        for (chosen, truth) in chosen.iter().zip(truth) {
-            counts[*truth].0 += usize::from(chosen == truth);
-            counts[*truth].1 += 1;
-        }
-        let right = counts.iter().map(|(right, _)| right).sum::<usize>();
-        let recalls = counts.into_iter().map(|(right, all)| (all > 0).then_some((right, all))).collect();
-        Self { accuracy: right as f64 / truth.len() as f64, recalls }
+    /// Of how often each class was taken for each.
+    fn new(counts: &[Vec<usize>]) -> Self {
+        let recall = |(class, row): (usize, &Vec<usize>)| {
+            let all = row.iter().sum::<usize>();
+            (all > 0).then_some((row[class], all))
+        };
+        let recalls = counts.iter().enumerate().map(recall).collect::<Vec<_>>();
+        let (right, all) = recalls.iter().flatten().fold((0, 0), |sum, (right, all)| (sum.0 + right, sum.1 + all));
+        Self { accuracy: right as f64 / all as f64, recalls }
+    }
+
+    fn each(&self) -> impl Iterator<Item = f64> {
+        self.recalls.iter().flatten().map(|(right, all)| *right as f64 / *all as f64)
     }
 
     /// The mean of the classes' recalls.
     fn balanced(&self) -> f64 {
-        let shares = self.recalls.iter().flatten().map(|(right, all)| *right as f64 / *all as f64).collect::<Vec<_>>();
-        shares.iter().sum::<f64>() / shares.len() as f64
+        self.each().sum::<f64>() / self.each().count() as f64
     }
 }
 
@@ -556,21 +576,18 @@ fn compare(options: &Options, choice: &Choice, parts: &Parts, losses: &[&str]) -
         let mut options = options.clone();
         options.quiet();
         let trained = parts.train(options, choice, loss, None)?;
-        let prediction = Prediction::new(&trained.encoding, &outputs(&trained, trained.session.reported())?, None)?;
-        let figures = match &prediction {
-            Prediction::Numbers(predicted) => {
-                let figures = Figures::new(predicted, &trained.encoding.numbers_of(parts.table, &parts.test)?);
+        let figures = match trained.outcome(parts.table, &parts.test)? {
+            Outcome::Numbers(points) => {
+                let figures = Figures::new(&points);
                 [
                     (short(figures.mae), -figures.mae),
                     (short(figures.rmse), -figures.rmse),
                     (format!("{:.3}", figures.r2), figures.r2),
                 ]
             }
-            Prediction::Classes(chosen, _) => {
-                let truth = trained.encoding.classes_of(parts.table, &parts.test)?;
-                let shares = Shares::new(parts.plan.classes.len(), chosen, &truth);
-                let least =
-                    shares.recalls.iter().flatten().map(|(right, all)| *right as f64 / *all as f64).fold(1.0, f64::min);
+            Outcome::Classes { counts, .. } => {
+                let shares = Shares::new(&counts);
+                let least = shares.each().fold(1.0, f64::min);
                 [shares.accuracy, shares.balanced(), least].map(|share| (format!("{:.2}%", 100.0 * share), share))
             }
         };
@@ -602,14 +619,13 @@ fn compare(options: &Options, choice: &Choice, parts: &Parts, losses: &[&str]) -
 fn predict(options: &Options, data: &Data, table: &Table, path: &Path) -> Result<()> {
     let model = options.init().context("--predict needs --init FILE, the model")?;
     let encoding = encoding_of(model)?;
-    let target = &encoding.target;
-    if let Some(other) = data.target.as_deref().filter(|other| other != target) {
-        bail!("the model of --init predicts {target}, not {other}: leave --target out");
+    if let Some(other) = data.target.as_deref().filter(|other| *other != encoding.target) {
+        bail!("the model of --init predicts {}, not {other}: leave --target out", encoding.target);
     }
     let device = options.device()?;
     let parameters = Parameters::seeded(options.seed());
-    let widths = [&[encoding.features()], &HIDDEN[..], &[width(&encoding)]].concat();
-    let network = mlp(&widths, Activation::Linear, parameters.builder(DType::F32, &device))?;
+    let network = Network::new(encoding, parameters.builder(DType::F32, &device))?;
+    let (encoding, target) = (&network.encoding, &network.encoding.target);
     parameters.load(model).context("loading weights")?;
     let rows = (0..table.len()).collect::<Vec<_>>();
     let (inputs, unseen) = encoding.inputs(table, &rows, &device)?;
@@ -619,9 +635,9 @@ fn predict(options: &Options, data: &Data, table: &Table, path: &Path) -> Result
         eprintln!("{extra} columns that the model does not read are passed on as they are.");
     }
     let samples = Samples::new(inputs, Tensor::zeros(rows.len(), DType::F32, &device)?)?;
-    let output = outputs(&Expanded(&encoding, network), &samples)?;
-    let prediction = Prediction::new(&encoding, &output, data.threshold)?;
-    write(path, &predictions(&encoding, table, &prediction)?)?;
+    let output = outputs(&network, &samples)?;
+    let prediction = Prediction::new(encoding, &output, data.threshold)?;
+    write(path, &predictions(encoding, table, &prediction)?)?;
     if !is_stdout(path) {
         println!("Predictions of {target}: {}", path.display());
     }
@@ -633,17 +649,9 @@ fn predict(options: &Options, data: &Data, table: &Table, path: &Path) -> Result
                 Prediction::Classes(labelled.iter().map(|&row| all[row]).collect(), Vec::new())
             }
         };
-        report("Labelled", &encoding, table, &labelled, &labelled, &of_labelled)?;
+        report("Labelled", encoding, table, &labelled, &of_labelled.outcome(encoding, table, &labelled)?)?;
     }
     Ok(())
-}
-
-struct Expanded<'a>(&'a Encoding, Mlp);
-
-impl Module for Expanded<'_> {
-    fn forward(&self, inputs: &Tensor) -> candle_core::Result<Tensor> {
-        self.1.forward(&self.0.expand(inputs)?)
-    }
 }
 
 /// The table, with the prediction and of classes the probability of each.

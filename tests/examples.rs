@@ -490,6 +490,30 @@ fn tables_that_can_t_be_used_are_refused() {
     assert_eq!(std::fs::read(&model).unwrap(), kept);
 }
 
+/// Of as many rows as are reported on, and of the classes that are left.
+#[test]
+fn figures_of_a_table_are_of_the_rows_that_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let (csv, c) = in_folder(&folder, "table.csv");
+    let rows = |row: fn(usize) -> String| format!("x,k,y\n{}", (0..80).map(row).collect::<String>());
+    std::fs::write(&csv, rows(|i| format!("{}.5,{},{}\n", i * 7 % 80, ["a", "b"][i % 2], 1000 + i % 3))).unwrap();
+    let all = ["--csv", &c, "--target", "y", "--test-fraction", "0", "--limit", "20", "--epochs", "1"];
+    let text = stdout(&run("own_table", &all));
+    // One epoch learns next to nothing: each of 1000, 1001 and 1002 is on average two thirds from the middle.
+    assert!(text.contains("Training MAE: ") && text.contains("(20 samples)"), "{text}");
+    assert!(figure(&text, "Training MAE: ") > 0.4 && figure(&text, "Guessing the median: MAE ") > 0.6, "{text}");
+    let rare = |i: usize| match i {
+        78.. => format!("{i}.5,,rare\n"),
+        _ => format!("{i}.5,{},c{}\n", ["a", "b"][i % 2], i % 2),
+    };
+    std::fs::write(&csv, rows(rare)).unwrap();
+    let dropped = ["--csv", &c, "--target", "y", "--missing", "drop", "--balance", "--epochs", "3"];
+    for loss in ["cross_entropy", "multilabel_soft_margin", "bce_with_logits"] {
+        let output = run("own_table", &[&dropped[..], &["--loss", loss]].concat());
+        assert!(stdout(&output).contains("(16 samples)"), "{output:?}");
+    }
+}
+
 /// What goes to standard output stays in its order, also where that is a file that had something in it.
 #[test]
 #[cfg(unix)]

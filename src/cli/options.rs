@@ -5,7 +5,7 @@ use crate::loss::Reduction;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use clap::{ArgMatches, Command};
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -119,7 +119,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub(super) epochs: Option<usize>,
 
-    /// Samples in a mini-batch [default: 10, for fake images and text 64]
+    /// Samples in a mini-batch [default: 10, for fake images and text 64, for own_table 10 to 256 by its rows]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     batch_size: Option<usize>,
 
@@ -138,10 +138,6 @@ pub struct Options {
     /// How losses become one: mean, sum, batchmean [default: mean, for kl_div batchmean]
     #[arg(long, value_name = "HOW", value_parser = reduction)]
     reduction: Option<Reduction>,
-
-    /// The reduction that the example takes.
-    #[arg(skip)]
-    taken: OnceCell<Reduction>,
 
     /// Decides weights, order and whatever else is drawn
     #[arg(long, value_name = "N", default_value_t = 42)]
@@ -192,13 +188,15 @@ pub struct Options {
 
     /// What the example takes where the command line does not say it.
     #[arg(skip)]
-    chosen: BTreeMap<String, String>,
+    chosen: RefCell<BTreeMap<String, String>>,
 }
 
 impl Options {
     /// The loss's reduction, where `default` is the section's own.
     pub fn reduction(&self, default: Reduction) -> Reduction {
-        *self.taken.get_or_init(|| self.reduction.unwrap_or(default))
+        let reduction = self.reduction.unwrap_or(default);
+        self.choose("--reduction", &format!("{reduction:?}").to_lowercase());
+        reduction
     }
 
     /// What random numbers are drawn from.
@@ -217,8 +215,8 @@ impl Options {
     }
 
     /// Says what an option of the example's own is where the command line does not, for a checkpoint to know.
-    pub fn choose(&mut self, option: &str, value: &str) {
-        self.chosen.insert(option.to_owned(), value.to_owned());
+    pub fn choose(&self, option: &str, value: &str) {
+        self.chosen.borrow_mut().insert(option.to_owned(), value.to_owned());
     }
 
     /// Prints nothing of how the training goes.
@@ -246,11 +244,8 @@ impl Options {
     /// What the command line says of the training, its loss and its data, by option.
     pub(super) fn given(&self, kind: Kind) -> BTreeMap<String, String> {
         let mut given = GIVEN.get().cloned().unwrap_or_default();
-        given.extend(self.chosen.clone());
-        // Their defaults depend on the data and on the example.
-        if let Some(reduction) = self.taken.get() {
-            given.insert("--reduction".into(), format!("{reduction:?}").to_lowercase());
-        }
+        given.extend(self.chosen.borrow().clone());
+        // Their defaults depend on the data.
         given.insert("--batch-size".into(), self.batch_size(kind).to_string());
         given.insert("--lr".into(), self.lr(kind).to_string());
         given

@@ -90,7 +90,10 @@ impl ProductSum {
 pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if ![a, b].into_iter().chain(bias).all(is_single) {
         let product = a.matmul(b)?;
-        return bias.map_or(Ok(product.clone()), |bias| product.broadcast_add(bias));
+        return match bias {
+            Some(bias) => product.broadcast_add(bias),
+            None => Ok(product),
+        };
     }
     let (rows, columns) = (a.dim(0)?, b.dim(1)?);
     let mut values = match bias {

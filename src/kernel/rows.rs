@@ -83,6 +83,11 @@ pub(crate) fn picked(x: &Tensor, dim: usize, counted: Counted, factor: Option<f6
     fused([x], factor, Picks { dim, counted })
 }
 
+/// The sizes of all dimensions but one.
+fn without(dims: &[usize], dim: usize) -> Vec<usize> {
+    [&dims[..dim], &dims[dim + 1..]].concat()
+}
+
 struct Picks {
     /// Which dimension is along the rows.
     dim: usize,
@@ -92,7 +97,7 @@ struct Picks {
 #[allow(unsafe_code)]
 impl Walk<1> for Picks {
     fn losses(&self, dims: &[usize]) -> Vec<usize> {
-        [&dims[..self.dim], &dims[self.dim + 1..]].concat()
+        without(dims, self.dim)
     }
 
     unsafe fn walk<T: Number>(&self, [arg]: [&Arg; 1], wanted: Wanted<T, 1>) -> Result<f64> {
@@ -229,7 +234,7 @@ impl<'a, T: Number> RowsAt<'a, T> {
 #[allow(unsafe_code)]
 impl<const N: usize> Walk<N> for Rows<N> {
     fn losses(&self, dims: &[usize]) -> Vec<usize> {
-        [&dims[..self.dim], &dims[self.dim + 1..]].concat()
+        without(dims, self.dim)
     }
 
     unsafe fn walk<T: Number>(&self, args: [&Arg; N], wanted: Wanted<T, N>) -> Result<f64> {

@@ -76,7 +76,8 @@ impl<T: Number> Room<T> {
 /// Puts away the memory of a tensor that nobody has any more but the caller.
 pub(crate) fn keep(tensor: Tensor) {
     let size = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
-    if !(LEAST..=MOST).contains(&size(&tensor)) {
+    // That of a GPU is not ours to write to.
+    if !tensor.device().is_cpu() || !(LEAST..=MOST).contains(&size(&tensor)) {
         return;
     }
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

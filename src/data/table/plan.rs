@@ -241,9 +241,19 @@ impl Table {
                 "{}: every row has a missing value; without --missing drop they are filled",
                 self.name
             );
-            for (class, count) in &mut plan.classes {
-                *count = plan.rows.iter().filter(|&&row| self.text(row, at) == class).count();
+            let mut counts = HashMap::<&str, usize>::new();
+            for &row in &plan.rows {
+                *counts.entry(self.text(row, at)).or_default() += 1;
             }
+            plan.classes
+                .iter_mut()
+                .for_each(|(class, count)| *count = counts.get(class.as_str()).copied().unwrap_or(0));
+            plan.classes.retain(|(_, count)| *count > 0);
+            ensure!(
+                plan.kind == Target::Number || plan.classes.len() > 1,
+                "{}: the rows without a missing value have all the same {target}; without --missing drop they are filled",
+                self.name
+            );
         }
         Ok(plan)
     }

@@ -91,7 +91,7 @@ impl Cells {
     }
 }
 
-/// The cells of a file that `name` is what errors call it.
+/// The cells of a file; `name` is what errors call it.
 pub(super) fn read(name: &str, mut file: impl Read, reading: &Reading) -> Result<Cells> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
@@ -164,7 +164,6 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &Reading) -> Result
 
 /// Each column with a name of its own.
 fn named(header: Vec<String>, notes: &mut Vec<String>) -> Vec<String> {
-    let mut taken = header.iter().cloned().collect::<HashSet<_>>();
     let mut seen = HashSet::new();
     let mut names = Vec::with_capacity(header.len());
     for (i, name) in header.into_iter().enumerate() {
@@ -174,14 +173,10 @@ fn named(header: Vec<String>, notes: &mut Vec<String>) -> Vec<String> {
         while !seen.insert(own.clone()) {
             number += 1;
             own = format!("{base} {number}");
-            if taken.contains(&own) {
-                continue;
-            }
         }
         if number > 1 {
             notes.push(format!("More than one column is called {base}: number {} is now {own}", i + 1));
         }
-        taken.insert(own.clone());
         names.push(own);
     }
     names

@@ -56,10 +56,9 @@ pub(super) fn is_date(text: &str) -> bool {
     let numbers = parts.iter().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit())).count();
     let months = parts.iter().filter(|part| is_month(part)).count();
     let rest = parts.len() - numbers - months;
-    let is_time = text.matches(':').count() > 0;
-    // The day's parts have at most four digits, those of a second more.
-    let is_short = parts.iter().take(3).all(|part| part.len() <= 9)
-        && parts[..parts.len().min(2)].iter().all(|part| part.len() <= 9);
+    let is_time = text.contains(':');
+    // A telephone's number, say, has longer ones.
+    let is_short = parts.iter().take(3).all(|part| part.len() <= 9);
     (2..=8).contains(&parts.len()) && is_short && months <= 1 && rest == 0 && (months == 1 || is_time || numbers >= 3)
 }
 
