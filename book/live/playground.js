@@ -1,0 +1,258 @@
+// <loss-playground task="numbers"> or "classes">: two losses learn the same points, which the reader moves.
+import { Live, element, field, short } from "./page.js";
+import { Plot } from "./plot.js";
+
+const LOSSES = {
+  numbers: {
+    mse: { text: "MSE" },
+    l1: { text: "L1" },
+    huber: { text: "Huber", option: "delta", range: [0.05, 1], usual: 0.1 },
+    smooth_l1: { text: "Smooth L1", option: "beta", range: [0, 1], usual: 0.1 },
+  },
+  classes: {
+    cross_entropy: { text: "Cross-entropy", option: "label_smoothing", range: [0, 0.9], usual: 0 },
+    multi_margin: { text: "Multi-margin", option: "margin", range: [0.1, 3], usual: 1 },
+    mse: { text: "MSE of 0 and 1" },
+  },
+};
+const FIRST = { numbers: ["mse", "huber"], classes: ["cross_entropy", "multi_margin"] };
+/** Time for training in a frame; the rest is for drawing. */
+const BUDGET = 8;
+const SEED = 42;
+
+/** A row of numbers that looks like chance and is always the same. */
+function chance(seed) {
+  let state = seed;
+  return () => {
+    state = (state * 1664525 + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+function someNumbers() {
+  const random = chance(7);
+  const points = Array.from({ length: 24 }, (_, i) => {
+    const x = -0.96 + (i * 1.92) / 23;
+    return { x: [x], y: 0.6 * Math.sin(2.5 * x) - 0.2 + 0.12 * (random() - 0.5) };
+  });
+  for (const outlier of [7, 8, 16]) points[outlier].y = 0.95;
+  return points;
+}
+
+function someClasses() {
+  const random = chance(11);
+  const points = Array.from({ length: 40 }, (_, i) => {
+    const y = i % 2;
+    const angle = Math.PI * random();
+    const spread = () => 0.16 * (random() - 0.5);
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    const x = y === 0 ? [0.6 * cos - 0.25, 0.6 * sin - 0.15] : [0.6 * cos + 0.25, 0.15 - 0.6 * sin];
+    return { x: [x[0] + spread(), x[1] + spread()], y };
+  });
+  for (const wrong of [4, 9, 22]) points[wrong].y = 1 - points[wrong].y;
+  return points;
+}
+
+export class LossPlayground extends Live {
+  fill(bridge) {
+    this.bridge = bridge;
+    this.task = this.getAttribute("task");
+    this.isOfNumbers = this.task === "numbers";
+    this.sides = FIRST[this.task].map((name, i) => this.side(name, i));
+    const button = (text, onclick) => element("button", { type: "button", onclick }, text);
+    this.go = button("Train", () => (this.isRunning ? this.pause() : this.run()));
+    this.status = element("p", { class: "live-figures", role: "status" });
+    this.message = element("p", { class: "live-message", role: "alert" });
+    const plots = this.isOfNumbers ? [new Plot("The points, and what each loss makes of them", 320)] : this.sides.map(({ name }) => new Plot(`The points, and the classes under loss ${name}`, 280));
+    this.plots = plots;
+    const pictures = element("div", { class: this.isOfNumbers ? "" : "live-pair" }, ...plots.map(({ svg }) => svg));
+    const help = this.isOfNumbers ? "Drag a point, or choose it by the tab key and move it by the arrow keys." : "Press a point to give it the other class.";
+    this.replaceChildren(
+      element("section", { class: "live", "aria-label": "Two losses side by side" },
+        element("div", { class: "live-fields" }, ...this.sides.map(({ whole }) => whole)),
+        element("p", { class: "live-buttons" }, this.go, button("Start again", () => this.again()), button("The first points", () => this.refresh())),
+        this.message, pictures, this.status, element("p", { class: "live-note" }, help)),
+    );
+    this.refresh();
+  }
+
+  /** The choice of a loss and its option. */
+  side(first, i) {
+    const losses = LOSSES[this.task];
+    const choose = element("select", {}, ...Object.entries(losses).map(([name, { text }]) => element("option", { value: name, selected: name === first }, text)));
+    const name = "AB"[i];
+    const loss = field(`Loss ${name}`, choose);
+    const place = element("div");
+    const side = { name, whole: element("div", { class: `live-side line-${i}` }, loss.whole, place), get loss() { return choose.value; }, option: 0 };
+    const show = () => {
+      const { option, range, usual } = losses[choose.value];
+      side.option = usual ?? 0;
+      place.replaceChildren();
+      if (!option) return;
+      const slider = element("input", { type: "range", min: range[0], max: range[1], step: (range[1] - range[0]) / 100, value: usual });
+      const number = element("output", {}, short(usual));
+      slider.addEventListener("input", () => {
+        side.option = Number(slider.value);
+        number.textContent = short(side.option);
+        this.again();
+      });
+      place.append(field(option, slider, number).whole);
+    };
+    choose.addEventListener("change", () => {
+      show();
+      this.again();
+    });
+    show();
+    return side;
+  }
+
+  refresh() {
+    this.points = this.isOfNumbers ? someNumbers() : someClasses();
+    this.again();
+  }
+
+  data() {
+    return [Float32Array.from(this.points.flatMap(({ x }) => x)), Float32Array.from(this.points.map(({ y }) => y))];
+  }
+
+  /** New learners, both from the same weights. */
+  again() {
+    this.steps = 0;
+    try {
+      const [x, y] = this.data();
+      for (const side of this.sides) {
+        side.learner?.free();
+        side.learner = undefined;
+        side.learner = new this.bridge.Learner(this.task, side.loss, side.option, x, y, SEED);
+        side.value = NaN;
+      }
+      this.message.textContent = "";
+      this.draw();
+    } catch (error) {
+      this.pause();
+      this.message.textContent = error.message;
+    }
+  }
+
+  run() {
+    this.isRunning = true;
+    this.go.textContent = "Pause";
+    requestAnimationFrame(() => this.frame());
+  }
+
+  pause() {
+    this.isRunning = false;
+    this.go.textContent = this.steps ? "Go on" : "Train";
+  }
+
+  frame() {
+    if (!this.isRunning) return;
+    if (!this.isConnected) return this.pause();
+    try {
+      const end = performance.now() + BUDGET;
+      do {
+        for (const side of this.sides) side.value = side.learner.train(2);
+        this.steps += 2;
+      } while (performance.now() < end);
+      this.draw();
+      requestAnimationFrame(() => this.frame());
+    } catch (error) {
+      this.pause();
+      this.message.textContent = error.message;
+    }
+  }
+
+  changed() {
+    const [x, y] = this.data();
+    for (const { learner } of this.sides) learner.replace(x, y);
+    this.draw();
+  }
+
+  draw() {
+    this.status.textContent = `${this.steps.toLocaleString("en")} steps. ${this.sides.map(({ name, value }) => `Loss ${name}: ${Number.isNaN(value) ? "not known yet" : short(value)}`).join(", ")}.`;
+    const focused = this.plots.map(({ svg }) => [...svg.querySelectorAll(".point")].indexOf(document.activeElement));
+    if (this.isOfNumbers) this.drawNumbers();
+    else this.drawClasses();
+    this.plots.forEach(({ svg }, i) => focused[i] >= 0 && svg.querySelectorAll(".point")[focused[i]]?.focus());
+  }
+
+  drawNumbers() {
+    const places = Float32Array.from({ length: 121 }, (_, i) => -1 + i / 60);
+    const lines = this.sides.map(({ learner }, i) => ({ places, values: learner.outputs(places), look: `line-${i}` }));
+    const dots = this.points.map(({ x, y }) => ({ x: x[0], y, look: "point" }));
+    this.plots[0].draw({ x: [-1, 1], y: [-1.1, 1.1], xLabel: "input", yLabel: "target", lines, dots });
+    this.hold(this.plots[0], (i, dot) => {
+      dot.setAttribute("role", "slider");
+      dot.setAttribute("aria-label", `target at ${short(this.points[i].x[0])}`);
+      dot.setAttribute("aria-valuenow", short(this.points[i].y));
+    });
+  }
+
+  drawClasses() {
+    const side = 41;
+    const grid = Float32Array.from({ length: side * side * 2 }, (_, i) => -1 + (2 * (i % 2 === 0 ? (i >> 1) % side : Math.floor((i >> 1) / side))) / (side - 1));
+    this.plots.forEach((plot, i) => {
+      const scores = this.sides[i].learner.outputs(grid);
+      const dots = this.points.map(({ x, y }) => ({ x: x[0], y: x[1], look: `point class-${y}` }));
+      plot.draw({ x: [-1, 1], y: [-1, 1], xLabel: "", yLabel: `loss ${this.sides[i].name}`, lines: [], dots });
+      const [width, height] = [plot.x(1) - plot.x(-1), plot.y(-1) - plot.y(1)].map((size) => size / (side - 1));
+      const picture = plot.svg.querySelector(".dot");
+      for (const cls of [0, 1]) {
+        let path = "";
+        for (let at = 0; at < side * side; at++) {
+          if (scores[2 * at + 1] > scores[2 * at] !== (cls === 1)) continue;
+          const [x, y] = [plot.x(grid[2 * at]) - width / 2, plot.y(grid[2 * at + 1]) - height / 2];
+          path += `M${x.toFixed(1)} ${y.toFixed(1)}h${width.toFixed(1)}v${height.toFixed(1)}h${(-width).toFixed(1)}z`;
+        }
+        const area = document.createElementNS("http://www.w3.org/2000/svg", "path");
+        area.setAttribute("class", `area class-${cls}`);
+        area.setAttribute("d", path);
+        plot.svg.insertBefore(area, picture);
+      }
+      this.hold(plot, (i, dot) => {
+        dot.setAttribute("role", "button");
+        dot.setAttribute("aria-label", `a point of class ${this.points[i].y}`);
+      });
+    });
+  }
+
+  /** Makes points that can be moved, or given the other class. */
+  hold(plot, describe) {
+    plot.svg.querySelectorAll(".dot").forEach((dot, i) => {
+      dot.setAttribute("tabindex", 0);
+      describe(i, dot);
+      const point = this.points[i];
+      dot.addEventListener("keydown", (event) => {
+        if (this.isOfNumbers && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
+          point.y = Math.min(Math.max(point.y + (event.key === "ArrowUp" ? 0.05 : -0.05), -1.05), 1.05);
+        } else if (!this.isOfNumbers && (event.key === "Enter" || event.key === " ")) {
+          point.y = 1 - point.y;
+        } else return;
+        event.preventDefault();
+        this.changed();
+      });
+      dot.addEventListener("pointerdown", (event) => {
+        event.preventDefault();
+        if (!this.isOfNumbers) {
+          point.y = 1 - point.y;
+          this.changed();
+          return;
+        }
+        // The dot is drawn anew while it moves, so the window listens.
+        const move = (moved) => {
+          const box = plot.svg.getBoundingClientRect();
+          const top = plot.y(1.1);
+          const share = (moved.clientY - box.top - top) / (plot.y(-1.1) - top);
+          point.y = Math.min(Math.max(1.1 - 2.2 * share, -1.05), 1.05);
+          this.changed();
+        };
+        const end = () => {
+          removeEventListener("pointermove", move);
+          removeEventListener("pointerup", end);
+        };
+        addEventListener("pointermove", move);
+        addEventListener("pointerup", end);
+      });
+    });
+  }
+}

@@ -1,0 +1,199 @@
+// <loss-training name="huber" torch="HuberLoss">: the section's example, trained here, with the reader's options.
+import { Live, element, field, short } from "./page.js";
+import { Plot, rangeOf } from "./plot.js";
+import { Pad, digit } from "./digits.js";
+
+/** Most points of a curve, each a mean over as many steps as it takes. */
+const POINTS = 300;
+
+export class LossTraining extends Live {
+  fill(bridge) {
+    this.name = this.getAttribute("name");
+    const trainer = new bridge.Trainer(this.name, []);
+    this.about = JSON.parse(trainer.options());
+    trainer.free();
+    this.isOfDigits = this.about.options.some(({ name }) => name === "dataset");
+
+    this.fields = this.about.options.filter(({ name }) => name !== "dataset").map((option) => this.option(option));
+    const under = (heading) => this.fields.filter(({ option }) => option.heading === heading).map(({ whole }) => whole);
+    const own = [...under("Loss"), ...under("Data")];
+    const how = element("details", {}, element("summary", {}, "How to train"), element("div", { class: "live-fields" }, ...under("Training")));
+
+    this.plot = new Plot("The loss of each training step", 200);
+    this.status = element("p", { class: "live-figures", role: "status" }, "Not started.");
+    this.lines = element("pre", { class: "live-lines", hidden: true });
+    this.digits = element("div", { class: "live-digits" });
+    this.message = element("p", { class: "live-message", role: "alert" });
+    const button = (text, onclick) => element("button", { type: "button", onclick }, text);
+    this.buttons = {
+      start: button("Train", () => this.start()),
+      stop: button("Stop", () => this.worker.postMessage({ kind: "stop" })),
+      goOn: button("Go on", () => this.goOn()),
+    };
+    this.command = element("code", { class: "language-console" });
+    this.torch = element("code", { class: "language-python" });
+    const code = (label, inside) => element("div", { class: "live-code" }, element("span", {}, label), element("pre", {}, inside));
+    this.pad = this.isOfDigits ? new Pad((pixels) => this.worker?.postMessage({ kind: "look", pixels })) : undefined;
+    this.padPlace = element("div", { hidden: true });
+    if (this.pad) this.padPlace.append(this.pad.whole);
+    this.replaceChildren(
+      element("section", { class: "live", "aria-label": "Train it" },
+        element("div", { class: "live-fields" }, ...own),
+        how,
+        element("p", { class: "live-buttons" }, ...Object.values(this.buttons)),
+        this.message,
+        this.status,
+        this.plot.svg,
+        this.lines,
+        this.digits,
+        this.padPlace,
+        code("The same on your machine", this.command),
+        code("The loss in PyTorch", this.torch),
+      ),
+    );
+    this.show("idle");
+    this.say();
+    this.losses = [];
+    this.draw();
+  }
+
+  /** A field for an option of the example; what is empty is left at its default. */
+  option(option) {
+    const { name, help, is_flag, value_name } = option;
+    const usual = { epochs: this.about.epochs, "batch-size": this.about.batch_size, lr: this.about.lr, reduction: this.about.reduction }[name];
+    const changed = () => {
+      made.tell("");
+      this.say();
+    };
+    if (is_flag) {
+      const input = element("input", { type: "checkbox", onchange: changed });
+      const made = { option, ...field(name, input, element("small", {}, help)), argument: () => (input.checked ? [`--${name}`] : []) };
+      return made;
+    }
+    const input = element("input", { type: "text", size: 9, autocomplete: "off", placeholder: option.default || (usual ?? value_name), oninput: changed });
+    const made = {
+      option,
+      ...field(name, input, element("small", {}, help)),
+      argument: () => (input.value.trim() === "" ? [] : [`--${name}`, input.value.trim()]),
+    };
+    return made;
+  }
+
+  /** What is set, as on a command line. */
+  arguments() {
+    return [...(this.isOfDigits ? ["--dataset", "digits"] : []), ...this.fields.flatMap((made) => made.argument())];
+  }
+
+  /** The command, and PyTorch's line, for what is set. */
+  say() {
+    const quoted = this.arguments().map((word) => (/^[\w.,=-]+$/.test(word) ? word : `'${word}'`));
+    this.command.textContent = [`cargo run --example ${this.name}`, ...(quoted.length ? ["--", ...quoted] : [])].join(" ");
+    const options = this.fields.filter(({ option }) => option.heading === "Loss" || option.name === "reduction").flatMap((made) => {
+      const [name, value] = made.argument();
+      if (name === undefined) {
+        // A section's own reduction is not always PyTorch's.
+        return made.option.name === "reduction" && this.about.reduction !== "mean" ? [`reduction="${this.about.reduction}"`] : [];
+      }
+      const python = value === undefined ? "True" : name === "--weight" ? `torch.tensor([${value}])` : made.option.name === "reduction" ? `"${value}"` : value;
+      return [`${name.slice(2).replaceAll("-", "_")}=${python}`];
+    });
+    this.torch.textContent = `torch.nn.${this.getAttribute("torch")}(${options.join(", ")})`;
+  }
+
+  show(state) {
+    this.state = state;
+    const { start, stop, goOn } = this.buttons;
+    start.textContent = state === "idle" ? "Train" : "Start again";
+    start.disabled = state === "running";
+    stop.disabled = state !== "running";
+    goOn.disabled = state !== "stopped";
+    this.dataset.training = state;
+  }
+
+  start() {
+    for (const { tell } of this.fields) tell("");
+    this.message.textContent = "";
+    // A number too large for any use would be one for a number type, too.
+    const wide = this.fields.find((made) => made.argument().slice(1).some((text) => Math.abs(Number(text)) > 1e9));
+    if (wide) {
+      wide.tell("needs a number of at most 1e9");
+      return;
+    }
+    this.worker ??= this.employ();
+    this.losses = [];
+    this.time = 0;
+    this.timed = 0;
+    this.lines.hidden = true;
+    this.digits.replaceChildren();
+    this.status.textContent = "Preparing the data…";
+    this.show("running");
+    this.worker.postMessage({ kind: "start", name: this.name, args: this.arguments() });
+  }
+
+  goOn() {
+    this.show("running");
+    this.worker.postMessage({ kind: "go on" });
+  }
+
+  employ() {
+    const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }) => this[`on_${data.kind}`](data);
+    worker.onerror = (event) => this.on_error({ message: event.message ?? "the worker can't be started" });
+    return worker;
+  }
+
+  on_losses({ losses, done, time, taken, total, epoch }) {
+    for (const loss of losses) this.losses.push(loss);
+    this.time += time;
+    if (time > 0) this.timed += done;
+    const count = (number) => number.toLocaleString("en");
+    const rate = this.time > 0 ? `, ${count(Math.round((1000 * this.timed) / this.time))} steps a second` : "";
+    this.dataset.rate = this.time > 0 ? (1000 * this.timed) / this.time : 0;
+    this.status.textContent = `Step ${count(taken)} of ${count(total)}, epoch ${epoch}${rate}.`;
+    Object.assign(this, { taken, total });
+    this.draw();
+  }
+
+  on_over() {
+    this.isOver = true;
+  }
+
+  on_report({ lines, shown }) {
+    this.lines.hidden = false;
+    this.lines.textContent = [this.isOver ? "Training process has finished." : `After ${this.taken} steps:`, ...lines].join("\n");
+    this.digits.replaceChildren(...shown.map(digit));
+    this.padPlace.hidden = !this.pad;
+    this.show(this.isOver ? "over" : "stopped");
+    this.isOver = false;
+    this.pad?.look();
+  }
+
+  on_look({ shown }) {
+    this.pad.tell(shown[0]?.prediction);
+  }
+
+  /** Beside the field that it names, if it names one. */
+  on_error({ message }) {
+    const named = ({ option }) => new RegExp(`(^|[^\\w-])(--)?(${option.name}|${option.name.replaceAll("-", "_")})([^\\w-]|$)`).test(message);
+    const made = this.fields.filter((made) => made.argument().length).find(named) ?? this.fields.find(named);
+    if (made) {
+      made.whole.closest("details")?.setAttribute("open", "");
+      made.tell(message);
+    } else this.message.textContent = message;
+    this.status.textContent = "Not trained.";
+    this.show("idle");
+  }
+
+  draw() {
+    const size = Math.max(Math.ceil(this.losses.length / POINTS), 1);
+    const [places, values] = [[], []];
+    for (let start = 0; start < this.losses.length; start += size) {
+      const group = this.losses.slice(start, start + size);
+      places.push(start + group.length);
+      values.push(group.reduce((sum, loss) => sum + loss, 0) / group.length);
+    }
+    const y = rangeOf(values) ?? [0, 1];
+    const label = size === 1 ? "loss" : `loss, mean of ${size} steps`;
+    this.plot.draw({ x: [0, Math.max(this.total && this.losses.length ? this.losses.length : 1, 1)], y, xLabel: "mini-batch", yLabel: label, lines: [{ places, values, look: "loss" }] });
+  }
+}
