@@ -1,7 +1,7 @@
 EXAMPLE ?= cross_entropy
 PYTHON ?= python3
 
-.PHONY: run test bench bench-losses bench-vs-pytorch doc fmt lint audit fuzz clean
+.PHONY: run test bench bench-losses bench-vs-pytorch doc book book-serve book-test book-measure fmt lint audit fuzz clean
 
 run: ## Train one example: make run EXAMPLE=huber
 	cargo run --example $(EXAMPLE)
@@ -22,6 +22,19 @@ bench-vs-pytorch: ## The same against PyTorch, for the README, in six minutes; n
 
 doc: ## The documentation, in the browser
 	cargo doc --no-deps --open
+
+book: ## The book, into target/book
+	book/build.sh
+
+book-serve: book ## The same, on http://127.0.0.1:8000
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory target/book 8000
+
+book-test: book ## The book's tests, in Chromium; needs Node.js
+	cargo test -p candle-losses-book -p candle-losses-book-build
+	cd book/tests && npm ci && npm test
+
+book-measure: book ## Sizes, times and steps a second of the book, in Chromium; needs Node.js
+	cd book/tests && npm ci && node measure.js
 
 fmt:
 	cargo fmt

@@ -2,14 +2,14 @@
 # Builds the book into target/book. Needs Rust's standard library for the browser, which it gets by rustup or, where that
 # can't download, builds with Debian's compiler.
 set -euo pipefail
-cd "$(dirname "$0")"
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/../target}"
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 target=wasm32-unknown-unknown
 
 # For the compiler that follows it: nothing that the bridge is built with is meant for this machine.
 bridge() {
   RUSTFLAGS='--cfg getrandom_backend="wasm_js" -C target-feature=+simd128' \
-    cargo build --locked --release -p candle-losses-book --target $target "$@"
+    cargo build --locked --profile book -p candle-losses-book --target $target "$@"
 }
 
 if rustup target list --installed 2>/dev/null | grep -q $target || rustup target add $target; then
@@ -26,4 +26,4 @@ else
 fi
 
 cargo run --locked --quiet -p candle-losses-book-build -- \
-  "$CARGO_TARGET_DIR/$target/release/candle_losses_book.wasm" ../target/book
+  "$CARGO_TARGET_DIR/$target/book/candle_losses_book.wasm" target/book

@@ -86,7 +86,12 @@ fn curves(view: &View) -> Result<(String, String)> {
         slopes.push(places.iter().copied().zip(slope).collect());
         legend.push(view.label(line));
     }
-    let panel = |y: &str, lines| Panel { x: view.x.into(), y: y.into(), lines, spread: Vec::new() };
+    // What the prediction is compared with, if that is the same on all lines.
+    let fixed = (0..view.controls.len()).filter(|&i| view.controls[i].is_on_axis);
+    let fixed = fixed.filter(|&i| view.lines.iter().all(|line| line[i] == view.lines[0][i]));
+    let fixed = fixed.map(|i| format!(", {} {}", view.controls[i].name, view.lines[0][i])).collect::<String>();
+    let x = format!("{}{fixed}", view.x);
+    let panel = |y: &str, lines| Panel { x: x.clone(), y: y.into(), lines, spread: Vec::new() };
     let thumbnail = thumbnail(&values)?;
     Ok((panels(view.title, &legend, &[panel("loss", values), panel("derivative", slopes)])?, thumbnail))
 }

@@ -89,7 +89,7 @@ export class LossPlayground extends Live {
       side.option = usual ?? 0;
       place.replaceChildren();
       if (!option) return;
-      const slider = element("input", { type: "range", min: range[0], max: range[1], step: (range[1] - range[0]) / 100, value: usual });
+      const slider = element("input", { type: "range", min: range[0], max: range[1], step: 0.01, value: usual });
       const number = element("output", {}, short(usual));
       slider.addEventListener("input", () => {
         side.option = Number(slider.value);

@@ -42,9 +42,9 @@ pub const fn choice(name: &'static str, choices: &'static [(f64, &'static str)])
     Control { name, range: [default, choices[choices.len() - 1].0], default, choices, is_on_axis: false }
 }
 
-/// A target that is a number like the prediction.
-const fn target(range: [f64; 2]) -> Control {
-    Control { name: "target", range, default: 0.0, choices: &[], is_on_axis: true }
+/// A target, or whatever else is a number like the prediction.
+const fn on_axis(name: &'static str, range: [f64; 2], default: f64) -> Control {
+    Control { is_on_axis: true, ..slider(name, range, default) }
 }
 
 const OFF_ON: &[(f64, &str)] = &[(0.0, "off"), (1.0, "on")];
@@ -178,7 +178,7 @@ pub const LOSSES: &[View] = &[
         controls: &[
             slider("label_smoothing", [0.0, 1.0], 0.0),
             slider("class weight", [0.0, 5.0], 1.0),
-            slider("best other logit", [-6.0, 8.0], 0.0),
+            on_axis("best other logit", [-6.0, 8.0], 0.0),
         ],
         lines: &[&[0.0, 1.0, 0.0], &[0.1, 1.0, 0.0], &[0.3, 1.0, 0.0]],
         curve: |x, v| {
@@ -200,8 +200,10 @@ pub const LOSSES: &[View] = &[
         ],
         lines: &[&[0.0, 1.0, 0.0, 1e-8], &[1.0, 1.0, 0.0, 1e-8], &[5.0, 1.0, 0.0, 1e-8]],
         curve: |x, v| {
-            let loss = PoissonNllLoss { log_input: v[1] != 0.0, full: v[2] != 0.0, eps: v[3], reduction: NONE };
-            loss.forward(x, &all(x, v[0])?)
+            let log_input = v[1] != 0.0;
+            let rate = if log_input { x.clone() } else { x.exp()? };
+            let loss = PoissonNllLoss { log_input, full: v[2] != 0.0, eps: v[3], reduction: NONE };
+            loss.forward(&rate, &all(x, v[0])?)
         },
     },
     View {
@@ -210,7 +212,7 @@ pub const LOSSES: &[View] = &[
         x: "predicted mean",
         range: [-3.0, 3.0],
         controls: &[
-            target([-3.0, 3.0]),
+            on_axis("target", [-3.0, 3.0], 0.0),
             slider("σ", [0.1, 3.0], 1.0),
             choice("full", OFF_ON),
             slider("eps", [1e-6, 2.0], 1e-6),
@@ -248,7 +250,7 @@ pub const LOSSES: &[View] = &[
             choice("p", POWERS),
             slider("margin", [0.0, 3.0], 1.0),
             slider("class weight", [0.0, 5.0], 1.0),
-            slider("best other score", [-2.0, 3.0], 0.0),
+            on_axis("best other score", [-2.0, 3.0], 0.0),
         ],
         lines: &[&[1.0, 1.0, 1.0, 0.0], &[1.0, 2.0, 1.0, 0.0], &[2.0, 1.0, 1.0, 0.0]],
         curve: |x, v| {
@@ -274,7 +276,7 @@ pub const LOSSES: &[View] = &[
         title: "KL divergence: 0 where the distributions are the same",
         x: "predicted probability of the first of two classes",
         range: [0.02, 0.98],
-        controls: &[Control { default: 0.5, ..target([0.0, 1.0]) }, choice("log_target", OFF_ON)],
+        controls: &[on_axis("target", [0.0, 1.0], 0.5), choice("log_target", OFF_ON)],
         lines: &[&[0.1, 0.0], &[0.5, 0.0], &[0.9, 0.0]],
         curve: |p, v| {
             let target = Tensor::stack(&[all(p, v[0])?, all(p, 1. - v[0])?], 1)?;
@@ -288,7 +290,7 @@ pub const LOSSES: &[View] = &[
         title: "L1: the absolute error",
         x: "prediction",
         range: [-3.0, 3.0],
-        controls: &[target([-3.0, 3.0])],
+        controls: &[on_axis("target", [-3.0, 3.0], 0.0)],
         lines: &[&[0.0]],
         curve: |x, v| L1Loss { reduction: NONE }.forward(x, &all(x, v[0])?),
     },
@@ -297,7 +299,7 @@ pub const LOSSES: &[View] = &[
         title: "MSE: the squared error",
         x: "prediction",
         range: [-3.0, 3.0],
-        controls: &[target([-3.0, 3.0])],
+        controls: &[on_axis("target", [-3.0, 3.0], 0.0)],
         lines: &[&[0.0]],
         curve: |x, v| MseLoss { reduction: NONE }.forward(x, &all(x, v[0])?),
     },
@@ -306,7 +308,7 @@ pub const LOSSES: &[View] = &[
         title: "Smooth L1: a line far off, a parabola near; its slope is never more than 1",
         x: "prediction",
         range: [-3.0, 3.0],
-        controls: &[target([-3.0, 3.0]), slider("beta", [0.0, 3.0], 1.0)],
+        controls: &[on_axis("target", [-3.0, 3.0], 0.0), slider("beta", [0.0, 3.0], 1.0)],
         lines: &[&[0.0, 0.0], &[0.0, 0.5], &[0.0, 1.0], &[0.0, 2.0]],
         curve: |x, v| SmoothL1Loss { beta: v[1], reduction: NONE }.forward(x, &all(x, v[0])?),
     },
@@ -315,7 +317,7 @@ pub const LOSSES: &[View] = &[
         title: "Huber: a parabola near, a line of slope delta far off",
         x: "prediction",
         range: [-10.0, 10.0],
-        controls: &[target([-10.0, 10.0]), slider("delta", [0.05, 10.0], 1.0)],
+        controls: &[on_axis("target", [-10.0, 10.0], 0.0), slider("delta", [0.05, 10.0], 1.0)],
         lines: &[&[0.0, 0.25], &[0.0, 0.5], &[0.0, 1.0], &[0.0, 2.0], &[0.0, 5.0], &[0.0, 10.0]],
         curve: |x, v| HuberLoss { delta: v[1], reduction: NONE }.forward(x, &all(x, v[0])?),
     },
@@ -324,7 +326,7 @@ pub const LOSSES: &[View] = &[
         title: "Multilabel margin: the score of a class that holds against two others of 0",
         x: "score of the class that holds",
         range: [-2.0, 3.0],
-        controls: &[slider("best other score", [-2.0, 3.0], 0.0)],
+        controls: &[on_axis("best other score", [-2.0, 3.0], 0.0)],
         lines: &[&[0.0]],
         curve: |x, v| {
             let scores = scores(x, v[0], 2)?;
@@ -340,7 +342,7 @@ pub const LOSSES: &[View] = &[
         controls: &[
             choice("target", SIDES),
             slider("margin", [0.0, 3.0], 0.0),
-            slider("second score", [-2.0, 3.0], 0.0),
+            on_axis("second score", [-2.0, 3.0], 0.0),
         ],
         lines: &[&[1.0, 0.0, 0.0], &[1.0, 0.5, 0.0], &[1.0, 1.0, 0.0], &[1.0, 2.0, 0.0]],
         curve: |x, v| MarginRankingLoss { margin: v[1], reduction: NONE }.forward(x, &all(x, v[2])?, &all(x, v[0])?),
@@ -365,7 +367,7 @@ pub const LOSSES: &[View] = &[
         range: [0.01, 2.0],
         controls: &[
             slider("margin", [0.0, 3.0], 1.0),
-            slider("distance of the negative", [0.0, 2.0], 1.0),
+            on_axis("distance of the negative", [0.0, 2.0], 1.0),
             slider("p", [1.0, 4.0], 2.0),
             choice("swap", OFF_ON),
         ],
@@ -406,7 +408,7 @@ pub const LOSSES: &[View] = &[
         controls: &[slider("steps", [1.0, 16.0], 4.0)],
         lines: &[&[1.0], &[2.0], &[4.0], &[8.0]],
         curve: |p, v| {
-            let (steps, batch) = (whole("steps", v[0])?.clamp(1, 1000), p.dims1()?);
+            let (steps, batch) = (v[0].round().clamp(1.0, 100.0) as u32, p.dims1()?);
             let log_probs = Tensor::stack(&vec![logs(p)?; steps as usize], 0)?;
             // Class 0 is the label and 1 the blank.
             let targets = Tensor::zeros((batch, 1), DType::U32, p.device())?;

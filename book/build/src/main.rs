@@ -30,6 +30,7 @@ fn main() -> Result<()> {
     bindgen.generate(&live)?;
     pack(&live.join("bridge_bg.wasm"), &live.join("bridge.bin"))?;
     copy(&project.join("book/live"), &live, |_| true)?;
+    copy(&project.join("book/fonts"), &out.join("fonts"), |_| true)?;
     copy(&project.join("assets"), &out.join("assets"), |name| name.ends_with(".svg"))
 }
 
