@@ -9,7 +9,7 @@ target=wasm32-unknown-unknown
 # For the compiler that follows it: nothing that the bridge is built with is meant for this machine.
 bridge() {
   RUSTFLAGS='--cfg getrandom_backend="wasm_js" -C target-feature=+simd128' \
-    cargo build --locked --profile book -p candle-losses-book --target $target "$@"
+    cargo build --locked --profile browser -p candle-losses-book --target $target "$@"
 }
 
 if rustup target list --installed 2>/dev/null | grep -q $target || rustup target add $target; then
@@ -26,4 +26,4 @@ else
 fi
 
 cargo run --locked --quiet -p candle-losses-book-build -- \
-  "$CARGO_TARGET_DIR/$target/book/candle_losses_book.wasm" target/book
+  "$CARGO_TARGET_DIR/$target/browser/candle_losses_book.wasm" target/book

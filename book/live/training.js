@@ -113,10 +113,11 @@ export class LossTraining extends Live {
   start() {
     for (const { tell } of this.fields) tell("");
     this.message.textContent = "";
-    // A number too large for any use would be one for a number type, too.
-    const wide = this.fields.find((made) => made.argument().slice(1).some((text) => Math.abs(Number(text)) > 1e9));
-    if (wide) {
-      wide.tell("needs a number of at most 1e9");
+    for (const made of this.fields) {
+      const wrong = this.wrong(made);
+      if (!wrong) continue;
+      made.whole.closest("details")?.setAttribute("open", "");
+      made.tell(wrong);
       return;
     }
     this.worker ??= this.employ();
@@ -128,6 +129,17 @@ export class LossTraining extends Live {
     this.status.textContent = "Preparing the data…";
     this.show("running");
     this.worker.postMessage({ kind: "start", name: this.name, args: this.arguments() });
+  }
+
+  /** What is wrong with a number before the example looks at it: not all that can be read as one makes sense. */
+  wrong({ option, argument }) {
+    const text = argument()[1];
+    if (text === undefined) return undefined;
+    const numbers = text.split(",").map(Number);
+    // Options of a loss are numbers, or a number for each class.
+    const isNumber = option.default !== "" || option.heading === "Loss";
+    if (isNumber && !numbers.every(Number.isFinite)) return "needs a number";
+    return numbers.some((number) => Math.abs(number) > 1e9) ? "needs a number of at most 1e9" : undefined;
   }
 
   goOn() {

@@ -116,7 +116,7 @@ test("what can't be is told beside its field, and the page goes on", async () =>
       const good = await input.inputValue();
       for (const bad of ["NaN", "1e300", "oops"]) {
         await input.fill(bad);
-        await press(/^(Train|Start again)$/.test(await element.locator(".live-buttons button").first().textContent()) ? await element.locator(".live-buttons button").first().textContent() : "Train");
+        await press("Train");
         await field.locator("[role=alert]").filter({ hasText: /\S/ }).waitFor({ timeout: 30_000 });
         await ended(page, "idle");
       }
@@ -136,7 +136,7 @@ test("what is set is in the command and in PyTorch's line", async () => {
   await fill(element, "weight", "1,1,1,1,1,1,1,1,1,2");
   await fill(element, "reduction", "sum");
   const [command, torch] = await element.locator(".live-code code").allTextContents();
-  assert.equal(command, "cargo run --example cross_entropy -- --dataset digits --label-smoothing 0.1 --weight 1,1,1,1,1,1,1,1,1,2 --reduction sum");
-  assert.equal(torch, 'torch.nn.CrossEntropyLoss(label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2]), reduction="sum")');
+  assert.equal(command, "cargo run --example cross_entropy -- --dataset digits --reduction sum --label-smoothing 0.1 --weight 1,1,1,1,1,1,1,1,1,2");
+  assert.equal(torch, 'torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2]))');
   await close();
 });

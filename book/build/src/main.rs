@@ -125,12 +125,15 @@ fn mathml(latex: &str, display_mode: DisplayMode) -> Result<String> {
     Ok(math.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// An example's link leads to its chapter where it has one.
+/// A link to an example, or to a heading, leads to the chapter of that name where there is one; another example's leads to
+/// where the crate's sources are.
 fn links(text: &str, chapters: &[String]) -> String {
-    chapters.iter().fold(text.to_owned(), |text, chapter| {
-        let example = chapter.trim_end_matches(".md");
-        text.replace(&format!("](examples/{example}.rs)"), &format!("]({chapter})"))
-    })
+    let text = chapters.iter().fold(text.to_owned(), |text, chapter| {
+        let name = chapter.trim_end_matches(".md");
+        let to = format!("]({chapter})");
+        text.replace(&format!("](examples/{name}.rs)"), &to).replace(&format!("](#{})", name.replace('_', "-")), &to)
+    });
+    text.replace("](examples/", "](https://docs.rs/crate/candle-losses/latest/source/examples/")
 }
 
 #[cfg(test)]
@@ -156,8 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn an_examples_link_leads_to_its_chapter() {
-        let text = links("[a](examples/huber.rs), [b](examples/gallery.rs)", &["huber.md".into()]);
-        assert_eq!(text, "[a](huber.md), [b](examples/gallery.rs)");
+    fn a_link_leads_to_its_chapter() {
+        let text =
+            links("[a](examples/own_code.rs), [b](examples/gallery.rs), [c](#own-code)", &["own_code.md".into()]);
+        assert_eq!(
+            text,
+            "[a](own_code.md), [b](https://docs.rs/crate/candle-losses/latest/source/examples/gallery.rs), [c](own_code.md)"
+        );
     }
 }
