@@ -442,7 +442,7 @@ impl Session {
 
     /// The first held-out images, each with what the model makes of it and what is true.
     pub fn show_digits(&self, predictions: &Tensor, truths: &Tensor) -> Result<()> {
-        let images = self.data.test.len().min(12);
+        let images = self.data.test.len().min(10);
         if self.data.test.features() != 28 * 28 {
             return Ok(());
         }
