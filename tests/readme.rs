@@ -63,7 +63,8 @@ fn nothing_is_left_to_be_filled_in() {
     let words = readme.split(|c: char| !c.is_alphanumeric() && c != '_');
     let blanks = words
         .filter(is_blank)
-        .filter(|word| !["CANDLE_LOSSES_DEVICE", "CANDLE_LOSSES_KERNELS", "NO_COLOR"].contains(word));
+        // The last marks what the book takes from the README.
+        .filter(|word| !["CANDLE_LOSSES_DEVICE", "CANDLE_LOSSES_KERNELS", "NO_COLOR", "ANCHOR_END"].contains(word));
     assert_eq!(blanks.collect::<Vec<_>>(), [""; 0]);
     assert!(readme.contains("assets/speed.svg"), "the section on speed is empty: make bench-vs-pytorch");
 }
