@@ -197,11 +197,16 @@ pub fn one_step(weight: f64, input: f64, target: f64, lr: f64) -> Result<Vec<f64
 /// The same, with an error for those who are no page.
 pub fn step_of_one(weight: f64, input: f64, target: f64, lr: f64) -> Result<Vec<f64>> {
     let number = |value: f64| Tensor::new(value, &Device::Cpu);
+    let (input, target) = (number(input)?, number(target)?);
     let weight = Var::from_tensor(&number(weight)?)?;
-    let prediction = (weight.as_tensor() * input)?;
-    let loss = MseLoss::default().forward(&prediction, &number(target)?)?;
-    let gradients = loss.backward()?;
+    let model = |input: &Tensor| weight.as_tensor() * input;
+    let mut optimizer = SGD::new(vec![weight.clone()], lr)?;
+    // ANCHOR: four_steps
+    let prediction = model(&input)?; // forward
+    let loss = MseLoss::default().forward(&prediction, &target)?; // loss
+    let gradients = loss.backward()?; // backward
+    optimizer.step(&gradients)?; // step
+    // ANCHOR_END: four_steps
     let gradient = gradients.get(&weight).context("the weight has a gradient")?.to_scalar()?;
-    SGD::new(vec![weight.clone()], lr)?.step(&gradients)?;
     Ok(vec![prediction.to_scalar()?, loss.to_scalar()?, gradient, weight.to_scalar()?])
 }

@@ -167,7 +167,7 @@ pub const MISTAKES: &[Mistake] = &[
             name: "bce_of_logits",
             title: "Binary cross-entropy wants a probability: on one, its slope has no bound; with the sigmoid inside, it has",
             x: "logit, the target being 0",
-            range: [-6.0, 12.0],
+            range: [-6.0, 24.0],
             controls: &[choice(
                 "loss",
                 &[(0.0, "BceWithLogitsLoss of the logit"), (1.0, "BceLoss of its sigmoid, in f32")],

@@ -68,6 +68,29 @@ fn a_slope_is_what_the_value_does_nearby() -> Result<()> {
     Ok(())
 }
 
+/// What a chapter says in figures is what the crate computes.
+#[test]
+fn the_chapters_figures_are_right() -> Result<()> {
+    const FAR: f64 = 40.0;
+    for (chapter, view, values, place, digits) in [
+        ("nll", "nll", vec![1.0], 0.1, 3),
+        ("nll", "nll", vec![1.0], 0.5, 3),
+        ("nll", "nll", vec![1.0], 0.9, 3),
+        // With a sigmoid, or a softmax, too many.
+        ("bce_with_logits", "sigmoid_first", vec![1.0], FAR, 3),
+        ("cross_entropy", "softmax_first", vec![1.0], FAR, 2),
+        // The tanh of a score is 1 at most.
+        ("soft_margin", "soft_margin", vec![1.0], 1.0, 3),
+        ("bce", "bce_of_logits", vec![1.0], 20.0, 0),
+    ] {
+        let value = value_and_slope_of(view, &[place], &values)?[0];
+        let text = std::fs::read_to_string(format!("{}/../src/{chapter}.md", env!("CARGO_MANIFEST_DIR")))?;
+        let figure = format!("{value:.digits$}");
+        assert!(text.contains(&figure), "{chapter} has no {figure}");
+    }
+    Ok(())
+}
+
 #[test]
 fn every_line_of_a_picture_can_be_set_on_a_page() {
     for view in views() {
