@@ -1,6 +1,7 @@
 // A server for the built book, and a browser that looks at it.
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
+import { after, before } from "node:test";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
@@ -41,4 +42,17 @@ export async function open(browser, url, options = {}) {
   page.on("response", (response) => response.status() >= 400 && faults.push(`${response.url()}: ${response.status()}`));
   await page.goto(url);
   return { page, faults, close: () => context.close() };
+}
+
+/** For the tests of a file: where the book is served, and a browser, from before the first until after the last. */
+export function visit() {
+  const visitor = {};
+  before(async () => {
+    Object.assign(visitor, await serve(), { browser: await launch() });
+  });
+  after(async () => {
+    await visitor.browser.close();
+    visitor.server.close();
+  });
+  return visitor;
 }

@@ -1,23 +1,15 @@
 // Every curve: what is moved changes it to what the crate computes natively; what can't be is told beside its field.
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
-import { after, before, test } from "node:test";
-import { BOOK, launch, open, serve } from "./browser.js";
+import { test } from "node:test";
+import { BOOK, open, visit } from "./browser.js";
 
 /** Written by the bridge's own test. */
 const NUMBERS = JSON.parse(readFileSync(new URL("../../target/book-numbers.json", import.meta.url), "utf8"));
 const PAGES = readdirSync(BOOK).filter((file) => file.endsWith(".html"));
 const shown = new Set();
 
-let [host, browser] = [];
-before(async () => {
-  host = await serve();
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  host.server.close();
-});
+const book = visit();
 
 const isNear = (a, b) => (Number.isNaN(a) && b === null) || Math.abs(a - b) <= 1e-3 * Math.max(Math.abs(b), 1e-3);
 
@@ -27,7 +19,7 @@ const figures = (text) => [...text.matchAll(/loss (\S+), derivative (\S+)/g)].ma
 for (const name of PAGES) {
   if (!/<loss-curve/.test(readFileSync(BOOK + name, "utf8"))) continue;
   test(`the curves of ${name}`, async () => {
-    const { page, faults, close } = await open(browser, host.url + name);
+    const { page, faults, close } = await open(book.browser, book.url + name);
     for (const curve of await page.locator("loss-curve").all()) {
       await curve.scrollIntoViewIfNeeded();
       await curve.locator("figure").waitFor();
@@ -63,7 +55,7 @@ for (const name of PAGES) {
       await slider.focus();
       await page.keyboard.press("ArrowLeft");
       assert.notEqual(await curve.locator(".live-figures").textContent(), before, `${view}: a key moves the slider`);
-      assert.equal(page.url(), host.url + name, "an arrow key on a slider turns no page");
+      assert.equal(page.url(), book.url + name, "an arrow key on a slider turns no page");
       for (const input of await curve.locator("input[type=text]").all()) {
         const field = curve.locator(".live-field").filter({ has: page.locator(`#${await input.getAttribute("id")}`) });
         const good = await input.inputValue();
@@ -85,7 +77,7 @@ for (const name of PAGES) {
 }
 
 test("a finger on the picture moves the prediction, and the target", async () => {
-  const { page, faults, close } = await open(browser, `${host.url}mse.html`);
+  const { page, faults, close } = await open(book.browser, `${book.url}mse.html`);
   const curve = page.locator("loss-curve").first();
   await curve.locator("figure").waitFor();
   const plot = curve.locator(".live-plot").first();

@@ -1,20 +1,12 @@
 // The pages that move by themselves: one step at a time, and two losses side by side.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { launch, open, serve } from "./browser.js";
+import { test } from "node:test";
+import { open, visit } from "./browser.js";
 
-let [host, browser] = [];
-before(async () => {
-  host = await serve();
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  host.server.close();
-});
+const book = visit();
 
 test("one step, a press at a time", async () => {
-  const { page, faults, close } = await open(browser, `${host.url}what_a_loss_is.html`);
+  const { page, faults, close } = await open(book.browser, `${book.url}what_a_loss_is.html`);
   const step = page.locator("one-step");
   const next = step.getByRole("button", { name: "Next" });
   const told = () => step.locator("li").allTextContents();
@@ -35,7 +27,7 @@ test("one step, a press at a time", async () => {
 });
 
 test("two losses learn the same points, which can be moved", async () => {
-  const { page, faults, close } = await open(browser, `${host.url}playground.html`);
+  const { page, faults, close } = await open(book.browser, `${book.url}playground.html`);
   for (const task of ["numbers", "classes"]) {
     const ground = page.locator(`loss-playground[task=${task}]`);
     await ground.scrollIntoViewIfNeeded();

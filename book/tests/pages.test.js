@@ -1,21 +1,13 @@
 // Every page: loads without a fault, becomes live, fits a phone and a desk, on light and on dark, and says all without a script.
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
-import { BOOK, launch, open, serve } from "./browser.js";
+import { test } from "node:test";
+import { BOOK, open, visit } from "./browser.js";
 
 const PAGES = readdirSync(BOOK).filter((file) => file.endsWith(".html") && !["toc.html", "404.html"].includes(file));
 const LIVE = "loss-curve, loss-training, loss-playground, one-step";
 
-let [host, browser] = [];
-before(async () => {
-  host = await serve();
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  host.server.close();
-});
+const book = visit();
 
 /** Brings each live element near the screen, and waits for it. */
 async function wake(page) {
@@ -37,7 +29,7 @@ test("there is a page for each chapter", () => {
 for (const name of PAGES) {
   for (const [width, colorScheme] of [[1280, "light"], [390, "dark"]]) {
     test(`${name} at ${width}, ${colorScheme}`, async () => {
-      const { page, faults, close } = await open(browser, host.url + name, { viewport: { width, height: 800 }, colorScheme });
+      const { page, faults, close } = await open(book.browser, book.url + name, { viewport: { width, height: 800 }, colorScheme });
       await wake(page);
       assert.deepEqual(await page.locator(LIVE).evaluateAll((all) => all.map((element) => element.dataset.state).filter((state) => state !== "live")), []);
       const seen = await page.evaluate(() => ({
@@ -57,7 +49,7 @@ for (const name of PAGES) {
   }
 
   test(`${name} without a script`, async () => {
-    const { page, faults, close } = await open(browser, host.url + name, { javaScriptEnabled: false });
+    const { page, faults, close } = await open(book.browser, book.url + name, { javaScriptEnabled: false });
     const broken = await page.locator("main img").evaluateAll((all) => all.filter((image) => image.naturalWidth === 0).length).catch(() => 0);
     assert.equal(broken, 0);
     for (const element of await page.locator("loss-curve:not([mistake]), loss-training, loss-playground").all()) {
@@ -89,10 +81,10 @@ test("links within the book lead to pages and headings that are there", () => {
 });
 
 test("without WebAssembly a page says so and shows its pictures", async () => {
-  const context = await browser.newContext();
+  const context = await book.browser.newContext();
   await context.addInitScript("delete globalThis.WebAssembly");
   const page = await context.newPage();
-  await page.goto(`${host.url}huber.html`);
+  await page.goto(`${book.url}huber.html`);
   await wake(page);
   assert.equal(await page.locator("loss-curve").first().getAttribute("data-state"), "still");
   assert.match(await page.locator("loss-curve").first().innerText(), /can't be moved here/);
@@ -102,7 +94,7 @@ test("without WebAssembly a page says so and shows its pictures", async () => {
 });
 
 test("as a file it shows its pictures", async () => {
-  const page = await browser.newPage();
+  const page = await book.browser.newPage();
   await page.goto(`file://${BOOK}huber.html`);
   assert.ok(await page.locator("loss-curve img").first().isVisible());
   await page.close();

@@ -4,9 +4,9 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { launch, open, serve } from "./browser.js";
+import { open, visit } from "./browser.js";
 
 /** 300 steps of each kind of data. */
 const OF_DIGITS = { limit: 3000, epochs: 1 };
@@ -18,19 +18,11 @@ const SECTIONS = {
   multilabel_soft_margin: OF_DIGITS, kl_div: OF_DIGITS, l1: OF_ROWS, mse: OF_ROWS, smooth_l1: OF_ROWS, huber: OF_ROWS,
 };
 
-let [host, browser] = [];
-before(async () => {
-  host = await serve();
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  host.server.close();
-});
+const book = visit();
 
 /** The training of a page, once it can be started. */
 async function training(name) {
-  const opened = await open(browser, `${host.url}${name}.html`);
+  const opened = await open(book.browser, `${book.url}${name}.html`);
   const element = opened.page.locator("loss-training");
   await element.scrollIntoViewIfNeeded();
   await opened.page.locator("loss-training[data-state=live]").waitFor();

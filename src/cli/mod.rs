@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod compare;
+mod figures;
 mod files;
 mod interrupt;
 mod journal;
@@ -12,6 +13,7 @@ mod report;
 mod session;
 mod show;
 mod sources;
+mod values;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use checkpoint::Plan;
@@ -19,10 +21,11 @@ pub(crate) use checkpoint::Plan;
 pub(crate) use checkpoint::read_from as read_checkpoint;
 pub use compare::Comparison;
 pub use files::{is_stdout, write};
-pub use options::{Args, Kind, Options, Source, class_weights, test_fraction};
+pub use options::{Args, Kind, Options, Source};
 pub use report::{Report, outputs};
 pub use session::Session;
 pub use sources::{BostonHousing, Digits, FakeImages, Named};
+pub use values::{class_weights, test_fraction};
 
 use anyhow::Result;
 use interrupt::Interrupted;

@@ -1,9 +1,10 @@
 use super::Session;
 use super::files::is_stdout;
+use super::values::{at_least_one, positive, reduction};
 use crate::data::Split;
 use crate::loss::Reduction;
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use clap::{ArgMatches, Command};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -347,59 +348,6 @@ impl DeviceName {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("needs a whole number, 1 or more".into()),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("needs a positive number".into()),
-    }
-}
-
-/// Reads a share to hold out, for `value_parser`.
-///
-/// ```
-/// use candle_losses::cli::test_fraction;
-///
-/// assert_eq!(test_fraction("0.25"), Ok(0.25));
-/// assert!(test_fraction("1").is_err());
-/// ```
-pub fn test_fraction(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(fraction) if (0.0..1.0).contains(&fraction) => Ok(fraction),
-        _ => Err("needs a number from 0 up to, but not including, 1".into()),
-    }
-}
-
-fn reduction(text: &str) -> Result<Reduction, String> {
-    match text {
-        "mean" => Ok(Reduction::Mean),
-        "sum" => Ok(Reduction::Sum),
-        "batchmean" => Ok(Reduction::BatchMean),
-        _ => Err("needs one of mean, sum, batchmean".into()),
-    }
-}
-
-/// A `--weight` of one number per class as the tensor that a loss takes; `None` if none was given.
-///
-/// ```
-/// use candle_core::Device;
-/// use candle_losses::cli::class_weights;
-///
-/// assert!(class_weights(&[], &Device::Cpu)?.is_none());
-/// assert_eq!(class_weights(&[1.0, 2.0], &Device::Cpu)?.unwrap().dims(), [2]);
-/// # Ok::<(), anyhow::Error>(())
-/// ```
-pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>> {
-    ensure!(weights.iter().all(|weight| weight.is_finite()), "a weight is not a finite number");
-    if weights.is_empty() { Ok(None) } else { Ok(Some(Tensor::new(weights, device)?)) }
-}
-
 /// Options that a run may change and still go on from a checkpoint: how far to go, where to, with which files.
 const FREE: [&str; 13] = [
     "epochs",
@@ -438,15 +386,6 @@ fn normal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_that_make_no_sense_are_refused() {
-        assert!(["0", "-1", "x"].iter().all(|text| at_least_one(text).is_err()));
-        assert!(["0", "-1e-3", "inf", "NaN", "x"].iter().all(|text| positive(text).is_err()));
-        assert!(["-0.1", "1", "NaN", "x"].iter().all(|text| test_fraction(text).is_err()));
-        assert!(["none", "x"].iter().all(|text| reduction(text).is_err()));
-        assert!(class_weights(&[1.0, f32::NAN], &Device::Cpu).is_err());
-    }
 
     #[test]
     fn a_device_that_was_not_built_in_is_an_error() {

@@ -1,6 +1,7 @@
+use super::figures;
 use crate::data::Samples;
 use anyhow::Result;
-use candle_core::{D, DType, Device, Module, Tensor};
+use candle_core::{D, Module, Tensor};
 use std::io::Write;
 
 /// Samples to put through the model at once.
@@ -82,32 +83,20 @@ impl Report {
 
     /// Prints the share of `hits`, a `u8` tensor that is 1 where `what` is meant.
     pub fn share(&self, what: &str, hits: &Tensor) -> Result<()> {
-        let share = precise(hits)?.mean_all()?.to_scalar::<f64>()?;
-        self.print(what, &format!("{:.2}%", 100.0 * share))
+        self.print(what, &figures::share(hits)?)
     }
 
     /// Prints the mean absolute error of `prediction`, in the target's unit.
     pub fn mae(&self, prediction: &Tensor) -> Result<()> {
-        let error = self.error(prediction)?.abs()?.mean_all()?.to_scalar::<f64>()?;
-        self.print("MAE", &format!("{error:.3}"))
+        self.print("MAE", &figures::mae(prediction, &self.target)?)
     }
 
     /// Prints the root of the mean squared error of `prediction`, in the target's unit.
     pub fn rmse(&self, prediction: &Tensor) -> Result<()> {
-        let error = self.error(prediction)?.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt();
-        self.print("RMSE", &format!("{error:.3}"))
-    }
-
-    fn error(&self, prediction: &Tensor) -> candle_core::Result<Tensor> {
-        precise(prediction)? - precise(&self.target)?
+        self.print("RMSE", &figures::rmse(prediction, &self.target)?)
     }
 
     fn print(&self, what: &str, value: &str) -> Result<()> {
         Ok(writeln!(std::io::stdout(), "{} {what}: {value} ({} samples)", self.part, self.samples)?)
     }
-}
-
-/// In `f64`, on the CPU, as not every device has it.
-fn precise(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)
 }

@@ -1,7 +1,5 @@
 //! Digits drawn on a terminal, with what a model makes of them.
 
-use anyhow::Result;
-use candle_core::{DType, Tensor};
 use console::style;
 use std::fmt::Write;
 
@@ -11,21 +9,6 @@ pub(super) const SHOWN: usize = 6;
 const DRAWN: usize = 24;
 /// A letter is two dots wide and four high.
 const LETTERS: usize = DRAWN / 2;
-
-/// The first rows of a tensor in words.
-pub(super) fn described(values: &Tensor, rows: usize) -> Result<Vec<String>> {
-    let is_whole = !values.dtype().is_float();
-    let values = values.narrow(0, 0, rows)?.to_dtype(DType::F32)?.reshape((rows, ()))?.to_vec2::<f32>()?;
-    let words = values.iter().map(|row| match row.as_slice() {
-        [number] if is_whole || number.fract() == 0.0 => format!("{number:.0}"),
-        [number] => format!("{number:.1}"),
-        tags => {
-            let holding = tags.iter().enumerate().filter(|(_, tag)| **tag > 0.5).map(|(i, _)| i.to_string());
-            holding.collect::<Vec<_>>().join(" ")
-        }
-    });
-    Ok(words.collect())
-}
 
 /// Images beside each other in dots, and below each what was predicted, with the truth in brackets where it is another.
 pub(super) fn drawn(images: &[Vec<Vec<f32>>], predictions: &[String], truths: &[String]) -> String {
@@ -64,16 +47,6 @@ fn letter(image: &[Vec<f32>], row: usize, column: usize) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
-
-    #[test]
-    fn numbers_and_tags_in_words() -> Result<()> {
-        let words = |values: &Tensor| described(values, 2).unwrap();
-        assert_eq!(words(&Tensor::new(&[3u32, 4, 5], &Device::Cpu)?), ["3", "4"]);
-        assert_eq!(words(&Tensor::new(&[[3f32], [4.27]], &Device::Cpu)?), ["3", "4.3"]);
-        assert_eq!(words(&Tensor::new(&[[0u8, 1, 1], [0, 0, 1]], &Device::Cpu)?), ["1 2", "2"]);
-        Ok(())
-    }
 
     #[test]
     fn a_stroke_in_dots() {

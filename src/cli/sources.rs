@@ -1,4 +1,5 @@
-use super::options::{Kind, Source, test_fraction};
+use super::options::{Kind, Source};
+use super::values::{signal, test_fraction};
 use crate::data::{self, Split};
 #[cfg(feature = "hub")]
 use anyhow::Context;
@@ -125,13 +126,6 @@ pub struct FakeImages {
     /// Strength of the class's pattern under the noise, as a share of the range of a pixel; 0 is pure noise
     #[arg(long, value_name = "S", default_value_t = 0.02, value_parser = signal)]
     pub signal: f32,
-}
-
-fn signal(text: &str) -> Result<f32, String> {
-    match text.parse() {
-        Ok(signal) if (0.0..=1.0).contains(&signal) => Ok(signal),
-        _ => Err("needs a number from 0 to 1".into()),
-    }
 }
 
 impl Source for FakeImages {

@@ -5,6 +5,13 @@
 //! [`Session::fit`] ends a visit after so many steps. A visit can also ask what options there are, how good the model is, or
 //! what it makes of one image.
 
+#[path = "../../../src/cli/figures.rs"]
+mod figures;
+#[path = "../../../src/cli/values.rs"]
+mod values;
+
+pub use values::class_weights;
+
 use anyhow::{Error, Result, anyhow, bail, ensure};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_losses::data::{self, Samples, Split};
@@ -12,9 +19,11 @@ use candle_losses::loss::Reduction;
 use candle_losses::{Activation, Adam, Event, Mlp, Parameters, ParamsAdam, Training, mlp};
 use candle_nn::Optimizer;
 use clap::ArgAction;
+use figures::described;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::process::ExitCode;
+use values::{at_least_one, positive, reduction, signal, test_fraction};
 
 /// What a visit is for.
 pub enum Task {
@@ -223,29 +232,6 @@ struct Options {
     no_shuffle: bool,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "needs a whole number, 1 or more".into())
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok();
-    number.filter(|number| *number > 0.0 && number.is_finite()).ok_or_else(|| "needs a positive number".into())
-}
-
-fn reduction(text: &str) -> Result<Reduction, String> {
-    match text {
-        "mean" => Ok(Reduction::Mean),
-        "sum" => Ok(Reduction::Sum),
-        "batchmean" => Ok(Reduction::BatchMean),
-        _ => Err("needs one of mean, sum, batchmean".into()),
-    }
-}
-
-pub fn class_weights(weights: &[f32], device: &Device) -> Result<Option<Tensor>> {
-    ensure!(weights.iter().all(|weight| weight.is_finite()), "a weight is not a finite number");
-    if weights.is_empty() { Ok(None) } else { Ok(Some(Tensor::new(weights, device)?)) }
-}
-
 impl<S: Source> Args<S> {
     pub fn reduction(&self, default: Reduction) -> Reduction {
         let _ = visit(|visit| visit.found.description.reduction = format!("{default:?}").to_lowercase());
@@ -321,10 +307,6 @@ pub struct FakeImages {
     signal: f32,
 }
 
-fn signal(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|signal| (0.0..=1.0).contains(signal)).ok_or_else(|| "needs a number from 0 to 1".into())
-}
-
 impl Source for FakeImages {
     const EPOCHS: usize = 5;
     const BATCH_SIZE: usize = 64;
@@ -341,11 +323,6 @@ pub struct BostonHousing {
     /// Share of the rows to hold out, chosen by the seed; 0 trains on all of them
     #[arg(long, value_name = "F", default_value_t = 0.2, value_parser = test_fraction)]
     test_fraction: f64,
-}
-
-fn test_fraction(text: &str) -> Result<f64, String> {
-    let fraction = text.parse::<f64>().ok().filter(|fraction| (0.0..1.0).contains(fraction));
-    fraction.ok_or_else(|| "needs a number from 0 up to, but not including, 1".into())
 }
 
 impl Source for BostonHousing {
@@ -462,21 +439,6 @@ impl Session {
     }
 }
 
-/// The first rows of a tensor in words: a number, or those of the tags that hold.
-fn described(values: &Tensor, rows: usize) -> Result<Vec<String>> {
-    let is_whole = !values.dtype().is_float();
-    let values = values.narrow(0, 0, rows)?.to_dtype(DType::F32)?.reshape((rows, ()))?.to_vec2::<f32>()?;
-    let words = values.iter().map(|row| match row.as_slice() {
-        [number] if is_whole || number.fract() == 0.0 => format!("{number:.0}"),
-        [number] => format!("{number:.1}"),
-        tags => {
-            let holding = tags.iter().enumerate().filter(|(_, tag)| **tag > 0.5).map(|(i, _)| i.to_string());
-            holding.collect::<Vec<_>>().join(" ")
-        }
-    });
-    Ok(words.collect())
-}
-
 pub struct Report {
     part: &'static str,
     samples: usize,
@@ -486,22 +448,15 @@ pub struct Report {
 
 impl Report {
     pub fn share(&self, what: &str, hits: &Tensor) -> Result<()> {
-        let share = hits.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>()?;
-        self.print(what, &format!("{:.2}%", 100.0 * share))
+        self.print(what, &figures::share(hits)?)
     }
 
     pub fn mae(&self, prediction: &Tensor) -> Result<()> {
-        let error = self.error(prediction)?.abs()?.mean_all()?.to_scalar::<f64>()?;
-        self.print("MAE", &format!("{error:.3}"))
+        self.print("MAE", &figures::mae(prediction, &self.target)?)
     }
 
     pub fn rmse(&self, prediction: &Tensor) -> Result<()> {
-        let error = self.error(prediction)?.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt();
-        self.print("RMSE", &format!("{error:.3}"))
-    }
-
-    fn error(&self, prediction: &Tensor) -> candle_core::Result<Tensor> {
-        prediction.to_dtype(DType::F64)? - self.target.to_dtype(DType::F64)?
+        self.print("RMSE", &figures::rmse(prediction, &self.target)?)
     }
 
     fn print(&self, what: &str, value: &str) -> Result<()> {

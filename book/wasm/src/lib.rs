@@ -8,9 +8,11 @@ pub mod sections;
 #[path = "../../../examples/common/views.rs"]
 pub mod views;
 
+// Where the parts of the crate that are compiled here as well look for it.
+use candle_losses::loss;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
-use candle_losses::loss::MseLoss;
 use candle_nn::{Optimizer, SGD};
 use cli::{Found, Run, Shown, Task, Visit};
 use sections::{SECTIONS, Section};
@@ -203,7 +205,7 @@ pub fn step_of_one(weight: f64, input: f64, target: f64, lr: f64) -> Result<Vec<
     let mut optimizer = SGD::new(vec![weight.clone()], lr)?;
     // ANCHOR: four_steps
     let prediction = model(&input)?; // forward
-    let loss = MseLoss::default().forward(&prediction, &target)?; // loss
+    let loss = loss::MseLoss::default().forward(&prediction, &target)?; // loss
     let gradients = loss.backward()?; // backward
     optimizer.step(&gradients)?; // step
     // ANCHOR_END: four_steps

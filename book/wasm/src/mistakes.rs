@@ -8,8 +8,10 @@ use candle_losses::loss::*;
 pub struct Mistake {
     pub view: View,
     /// What this crate refuses, in words, and what is called for it.
-    pub refused: Option<(&'static str, fn() -> Result<Tensor>)>,
+    pub refused: Option<(&'static str, Call)>,
 }
+
+pub type Call = fn() -> Result<Tensor>;
 
 fn softmax(x: &Tensor) -> Result<Tensor> {
     candle_nn::ops::softmax(x, D::Minus1)

@@ -1,0 +1,60 @@
+//! What is said of a model's outputs; on a page of the book as on a terminal.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+
+/// The share of `hits`, a `u8` tensor that is 1 where something is so, in %.
+pub fn share(hits: &Tensor) -> Result<String> {
+    let share = precise(hits)?.mean_all()?.to_scalar::<f64>()?;
+    Ok(format!("{:.2}%", 100.0 * share))
+}
+
+/// The mean absolute error.
+pub fn mae(prediction: &Tensor, target: &Tensor) -> Result<String> {
+    let error = error(prediction, target)?.abs()?.mean_all()?.to_scalar::<f64>()?;
+    Ok(format!("{error:.3}"))
+}
+
+/// The root of the mean squared error.
+pub fn rmse(prediction: &Tensor, target: &Tensor) -> Result<String> {
+    let error = error(prediction, target)?.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt();
+    Ok(format!("{error:.3}"))
+}
+
+fn error(prediction: &Tensor, target: &Tensor) -> candle_core::Result<Tensor> {
+    precise(prediction)? - precise(target)?
+}
+
+/// In `f64`, on the CPU, as not every device has it.
+fn precise(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)
+}
+
+/// The first rows of a tensor in words.
+pub fn described(values: &Tensor, rows: usize) -> Result<Vec<String>> {
+    let is_whole = !values.dtype().is_float();
+    let values = values.narrow(0, 0, rows)?.to_dtype(DType::F32)?.reshape((rows, ()))?.to_vec2::<f32>()?;
+    let words = values.iter().map(|row| match row.as_slice() {
+        [number] if is_whole || number.fract() == 0.0 => format!("{number:.0}"),
+        [number] => format!("{number:.1}"),
+        tags => {
+            let holding = tags.iter().enumerate().filter(|(_, tag)| **tag > 0.5).map(|(i, _)| i.to_string());
+            holding.collect::<Vec<_>>().join(" ")
+        }
+    });
+    Ok(words.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_tags_in_words() -> Result<()> {
+        let words = |values: &Tensor| described(values, 2).unwrap();
+        assert_eq!(words(&Tensor::new(&[3u32, 4, 5], &Device::Cpu)?), ["3", "4"]);
+        assert_eq!(words(&Tensor::new(&[[3f32], [4.27]], &Device::Cpu)?), ["3", "4.3"]);
+        assert_eq!(words(&Tensor::new(&[[0u8, 1, 1], [0, 0, 1]], &Device::Cpu)?), ["1 2", "2"]);
+        Ok(())
+    }
+}
