@@ -1,7 +1,7 @@
 //! Kullback-Leibler divergence: learn a whole distribution over ten digits.
 //!
 //! `l = Σ_c y_c · (log y_c - x_c)`, averaged over the batch. The last layer is a log-softmax, the target a distribution: 0.9
-//! on the digit, the rest spread evenly. The tutorial's section can't be taken over as printed: it gives class numbers as
+//! on the digit, plus a tenth spread over all ten. The tutorial's section can't be taken over as printed: it gives class numbers as
 //! the target, which compares a probability with a label.
 //!
 //!     cargo run --example kl_div

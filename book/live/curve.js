@@ -34,7 +34,8 @@ export class LossCurve extends Live {
 
   /** The lines' looks and names. */
   labels() {
-    if (!this.isMistake) return [["loss", "loss"], ["slope", "derivative"]];
+    const fixed = this.controls.filter(({ is_on_axis }) => is_on_axis).map(({ name }) => ["target", name]);
+    if (!this.isMistake) return [["loss", "loss"], ["slope", "derivative"], ...fixed];
     return this.controls[0].choices.map(([, word], i) => [`line-${i}`, `${this.controls[0].name}: ${word}`]);
   }
 
@@ -134,7 +135,7 @@ export class LossCurve extends Live {
       const name = this.isMistake ? `${this.controls[0].choices[i][1]}: ` : "";
       return `${name}loss ${short(value[PLACES])}, derivative ${short(slope[PLACES])}`;
     });
-    this.figures.replaceChildren(`${this.x} ${short(prediction)}: `, ...figures.flatMap((text) => [element("span", {}, text), " "]));
+    this.figures.replaceChildren(`${this.x} = ${short(prediction)}: `, ...figures.flatMap((text) => [element("span", {}, text), " "]));
     this.found = found;
   }
 

@@ -49,8 +49,7 @@ export const unique = (name) => `${name}-${++count}`;
 export function short(number) {
   if (!Number.isFinite(number)) return Number.isNaN(number) ? "not a number" : number > 0 ? "∞" : "-∞";
   const size = Math.abs(number);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return number.toExponential(2);
-  return String(Number(number.toPrecision(4)));
+  return String(Number(number.toPrecision(size !== 0 && (size < 1e-3 || size >= 1e6) ? 3 : 4)));
 }
 
 /** A field with its label and a place for what is wrong with it. */

@@ -16,6 +16,8 @@ const LOSSES = {
   },
 };
 const FIRST = { numbers: ["mse", "huber"], classes: ["cross_entropy", "multi_margin"] };
+/** Steps in a frame, so that the eye can follow, and most of them at once: in the end a network learns what is wrong, too. */
+const [AT_ONCE, MOST] = [10, 3000];
 /** Time for training in a frame; the rest is for drawing. */
 const BUDGET = 8;
 const SEED = 42;
@@ -31,11 +33,11 @@ function chance(seed) {
 
 function someNumbers() {
   const random = chance(7);
-  const points = Array.from({ length: 24 }, (_, i) => {
-    const x = -0.96 + (i * 1.92) / 23;
+  const points = Array.from({ length: 48 }, (_, i) => {
+    const x = -0.98 + (i * 1.96) / 47;
     return { x: [x], y: 0.6 * Math.sin(2.5 * x) - 0.2 + 0.12 * (random() - 0.5) };
   });
-  for (const outlier of [7, 8, 16]) points[outlier].y = 0.95;
+  for (const outlier of [9, 13, 18, 23, 27, 33]) points[outlier].y = 0.95;
   return points;
 }
 
@@ -66,7 +68,7 @@ export class LossPlayground extends Live {
     const plots = this.isOfNumbers ? [new Plot("The points, and what each loss makes of them", 320)] : this.sides.map(({ name }) => new Plot(`The points, and the classes under loss ${name}`, 280));
     this.plots = plots;
     const pictures = element("div", { class: this.isOfNumbers ? "" : "live-pair" }, ...plots.map(({ svg }) => svg));
-    const help = this.isOfNumbers ? "Drag a point, or choose it by the tab key and move it by the arrow keys." : "Press a point to give it the other class.";
+    const help = this.isOfNumbers ? "Drag a point, or choose it by the tab key and move it by the arrow keys." : "Press a point, or choose it by the tab key and press Enter, to give it the other class.";
     this.replaceChildren(
       element("section", { class: "live", "aria-label": "Two losses side by side" },
         element("div", { class: "live-fields" }, ...this.sides.map(({ whole }) => whole)),
@@ -118,6 +120,8 @@ export class LossPlayground extends Live {
   /** New learners, both from the same weights. */
   again() {
     this.steps = 0;
+    if (!this.isRunning) this.go.textContent = "Train";
+    else this.until = MOST;
     try {
       const [x, y] = this.data();
       for (const side of this.sides) {
@@ -136,6 +140,7 @@ export class LossPlayground extends Live {
 
   run() {
     this.isRunning = true;
+    this.until = this.steps + MOST;
     this.go.textContent = "Pause";
     requestAnimationFrame(() => this.frame());
   }
@@ -150,11 +155,12 @@ export class LossPlayground extends Live {
     if (!this.isConnected) return this.pause();
     try {
       const end = performance.now() + BUDGET;
-      do {
-        for (const side of this.sides) side.value = side.learner.train(2);
-        this.steps += 2;
-      } while (performance.now() < end);
+      for (let i = 0; i < AT_ONCE && performance.now() < end; i++) {
+        for (const side of this.sides) side.value = side.learner.train(1);
+        this.steps++;
+      }
       this.draw();
+      if (this.steps >= this.until) return this.pause();
       requestAnimationFrame(() => this.frame());
     } catch (error) {
       this.pause();
@@ -170,10 +176,8 @@ export class LossPlayground extends Live {
 
   draw() {
     this.status.textContent = `${this.steps.toLocaleString("en")} steps. ${this.sides.map(({ name, value }) => `Loss ${name}: ${Number.isNaN(value) ? "not known yet" : short(value)}`).join(", ")}.`;
-    const focused = this.plots.map(({ svg }) => [...svg.querySelectorAll(".point")].indexOf(document.activeElement));
     if (this.isOfNumbers) this.drawNumbers();
     else this.drawClasses();
-    this.plots.forEach(({ svg }, i) => focused[i] >= 0 && svg.querySelectorAll(".point")[focused[i]]?.focus());
   }
 
   drawNumbers() {
@@ -196,7 +200,6 @@ export class LossPlayground extends Live {
       const dots = this.points.map(({ x, y }) => ({ x: x[0], y: x[1], look: `point class-${y}` }));
       plot.draw({ x: [-1, 1], y: [-1, 1], xLabel: "", yLabel: `loss ${this.sides[i].name}`, lines: [], dots });
       const [width, height] = [plot.x(1) - plot.x(-1), plot.y(-1) - plot.y(1)].map((size) => size / (side - 1));
-      const picture = plot.svg.querySelector(".dot");
       for (const cls of [0, 1]) {
         let path = "";
         for (let at = 0; at < side * side; at++) {
@@ -207,11 +210,12 @@ export class LossPlayground extends Live {
         const area = document.createElementNS("http://www.w3.org/2000/svg", "path");
         area.setAttribute("class", `area class-${cls}`);
         area.setAttribute("d", path);
-        plot.svg.insertBefore(area, picture);
+        plot.under.append(area);
       }
       this.hold(plot, (i, dot) => {
         dot.setAttribute("role", "button");
-        dot.setAttribute("aria-label", `a point of class ${this.points[i].y}`);
+        const { x, y } = this.points[i];
+        dot.setAttribute("aria-label", `the point at ${short(x[0])}, ${short(x[1])}: class ${y}`);
       });
     });
   }
@@ -219,10 +223,11 @@ export class LossPlayground extends Live {
   /** Makes points that can be moved, or given the other class. */
   hold(plot, describe) {
     plot.svg.querySelectorAll(".dot").forEach((dot, i) => {
-      dot.setAttribute("tabindex", 0);
       describe(i, dot);
-      const point = this.points[i];
+      if (dot.hasAttribute("tabindex")) return;
+      dot.setAttribute("tabindex", 0);
       dot.addEventListener("keydown", (event) => {
+        const point = this.points[i];
         if (this.isOfNumbers && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
           point.y = Math.min(Math.max(point.y + (event.key === "ArrowUp" ? 0.05 : -0.05), -1.05), 1.05);
         } else if (!this.isOfNumbers && (event.key === "Enter" || event.key === " ")) {
@@ -233,12 +238,13 @@ export class LossPlayground extends Live {
       });
       dot.addEventListener("pointerdown", (event) => {
         event.preventDefault();
+        const point = this.points[i];
         if (!this.isOfNumbers) {
           point.y = 1 - point.y;
           this.changed();
           return;
         }
-        // The dot is drawn anew while it moves, so the window listens.
+        // Fast hands leave the dot behind, so the window listens.
         const move = (moved) => {
           const box = plot.svg.getBoundingClientRect();
           const top = plot.y(1.1);

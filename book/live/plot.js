@@ -31,7 +31,9 @@ export function rangeOf(numbers) {
     most = Math.max(most, number);
   }
   if (!Number.isFinite(most - least)) return undefined;
-  const air = (most - least) * 0.06 || Math.max(Math.abs(most), 1) * 0.1;
+  // What differs by less is the same, but for rounding.
+  const isFlat = most - least < 2e-3 * Math.max(Math.abs(least), Math.abs(most));
+  const air = isFlat || most === least ? Math.max(Math.abs(most), 1) * 0.5 : (most - least) * 0.06;
   return [least - air, most + air];
 }
 
@@ -42,6 +44,8 @@ export class Plot {
     this.svg.setAttribute("role", "img");
     this.svg.setAttribute("aria-label", label);
     this.svg.setAttribute("class", "live-plot");
+    // What is drawn anew each time, and points that stay, so that they can be held.
+    [this.under, this.over] = ["g", "g"].map((name) => draw(this.svg, name, {}));
     this.height = height;
     this.svg.style.height = `${height}px`;
     new ResizeObserver(() => this.last && this.svg.clientWidth !== this.width && this.draw(this.last)).observe(this.svg);
@@ -67,24 +71,24 @@ export class Plot {
 
   /**
    * `x`, `y`: the ranges; `xLabel`, `yLabel`; `lines`: `{ places, values, look }`; `marks`: `{ x, y, look }`, a vertical
-   * where `y` is not given; `dots`: the same, small.
+   * where `y` is not given; `dots`: the same, small, and the same elements from one picture to the next.
    */
   draw(picture) {
     this.last = picture;
     this.width = this.svg.clientWidth || 600;
-    this.svg.replaceChildren();
+    this.under.replaceChildren();
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     const [left, right, bottom] = [LEFT, this.width - RIGHT, this.height - BOTTOM];
     for (const tick of ticks(picture.x, this.width / 90)) {
-      draw(this.svg, "line", { class: "grid", x1: this.x(tick), x2: this.x(tick), y1: TOP, y2: bottom });
-      draw(this.svg, "text", { class: "tick", x: this.x(tick), y: bottom + 15, "text-anchor": "middle" }, short(tick));
+      draw(this.under, "line", { class: "grid", x1: this.x(tick), x2: this.x(tick), y1: TOP, y2: bottom });
+      draw(this.under, "text", { class: "tick", x: this.x(tick), y: bottom + 15, "text-anchor": "middle" }, short(tick));
     }
     for (const tick of ticks(picture.y, this.height / 50)) {
-      draw(this.svg, "line", { class: "grid", x1: left, x2: right, y1: this.y(tick), y2: this.y(tick) });
-      draw(this.svg, "text", { class: "tick", x: left - 6, y: this.y(tick) + 4, "text-anchor": "end" }, short(tick));
+      draw(this.under, "line", { class: "grid", x1: left, x2: right, y1: this.y(tick), y2: this.y(tick) });
+      draw(this.under, "text", { class: "tick", x: left - 6, y: this.y(tick) + 4, "text-anchor": "end" }, short(tick));
     }
-    draw(this.svg, "text", { class: "axis", x: left, y: 14 }, picture.yLabel);
-    draw(this.svg, "text", { class: "axis", x: right, y: this.height - 4, "text-anchor": "end" }, picture.xLabel);
+    draw(this.under, "text", { class: "axis", x: left, y: 14 }, picture.yLabel);
+    draw(this.under, "text", { class: "axis", x: right, y: this.height - 4, "text-anchor": "end" }, picture.xLabel);
     const inside = (value) => Math.min(Math.max(value, -1e4), 1e4);
     for (const { places, values, look } of picture.lines) {
       let path = "";
@@ -95,15 +99,18 @@ export class Plot {
         }
         isDown = Number.isFinite(values[i]);
       }
-      draw(this.svg, "path", { class: `line ${look}`, d: path });
+      draw(this.under, "path", { class: `line ${look}`, d: path });
     }
-    for (const { x, y, look } of picture.dots ?? []) {
-      draw(this.svg, "circle", { class: `dot ${look}`, cx: this.x(x), cy: this.y(y), r: 4.5 });
-    }
+    const dots = picture.dots ?? [];
+    while (this.over.childElementCount > dots.length) this.over.lastChild.remove();
+    dots.forEach(({ x, y, look }, i) => {
+      const dot = this.over.children[i] ?? draw(this.over, "circle", { r: 4.5 });
+      for (const [key, value] of Object.entries({ class: `dot ${look}`, cx: this.x(x), cy: this.y(y) })) dot.setAttribute(key, value);
+    });
     for (const { x, y, look } of picture.marks ?? []) {
-      draw(this.svg, "line", { class: `mark ${look}`, x1: this.x(x), x2: this.x(x), y1: TOP, y2: bottom });
-      if (Number.isFinite(y)) draw(this.svg, "circle", { class: `mark ${look}`, cx: this.x(x), cy: this.y(y), r: 6 });
-      else draw(this.svg, "path", { class: `mark ${look}`, d: `M${this.x(x)} ${bottom}l-7 9h14z` });
+      draw(this.under, "line", { class: `mark ${look}`, x1: this.x(x), x2: this.x(x), y1: TOP, y2: bottom });
+      if (Number.isFinite(y)) draw(this.under, "circle", { class: `mark ${look}`, cx: this.x(x), cy: this.y(y), r: 6 });
+      else draw(this.under, "path", { class: `mark ${look}`, d: `M${this.x(x)} ${bottom}l-6 -9h12z` });
     }
   }
 }

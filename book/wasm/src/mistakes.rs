@@ -18,7 +18,7 @@ fn softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 fn sigmoid(x: &Tensor) -> Result<Tensor> {
-    (x.neg()?.exp()? + 1.0)?.recip()
+    candle_nn::ops::sigmoid(x)
 }
 
 /// Predictions `x`, 0 and 1 as a column, (N, 3, 1), and what they should be: 2, 0 and 1, (1, 3, 1).
@@ -88,7 +88,7 @@ pub const MISTAKES: &[Mistake] = &[
                 HuberLoss { reduction: NONE, ..Default::default() }.forward(&(x * unit)?, &x.zeros_like()?)? / unit
             },
         },
-        refused: Some(("A `delta` of 0", || {
+        refused: Some(("A delta of 0", || {
             let x = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
             HuberLoss { delta: 0.0, ..Default::default() }.forward(&x, &x)
         })),
@@ -109,7 +109,7 @@ pub const MISTAKES: &[Mistake] = &[
                 _ => HuberLoss { delta: v[1], reduction: NONE }.forward(x, &x.zeros_like()?),
             },
         },
-        refused: Some(("A `beta` of -1", || {
+        refused: Some(("A beta of -1", || {
             let x = Tensor::zeros(3, DType::F32, &Device::Cpu)?;
             SmoothL1Loss { beta: -1.0, ..Default::default() }.forward(&x, &x)
         })),
@@ -167,7 +167,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         view: View {
             name: "bce_of_logits",
-            title: "Binary cross-entropy wants a probability: on one, its slope has no bound; with the sigmoid inside, it has",
+            title: "A sigmoid that has rounded to 1 tells nothing back",
             x: "logit, the target being 0",
             range: [-6.0, 24.0],
             controls: &[choice(
@@ -192,7 +192,7 @@ pub const MISTAKES: &[Mistake] = &[
         view: View {
             name: "kl_mean",
             title: "The mean over all elements is not the divergence, and probabilities are not their logarithms",
-            x: "predicted probability of the first of two classes, the target being 0.5",
+            x: "predicted probability of the first of two classes, the target being 0.7",
             range: [0.02, 0.98],
             controls: &[choice(
                 "how",
@@ -207,7 +207,8 @@ pub const MISTAKES: &[Mistake] = &[
                 let loss = KlDivLoss { reduction: NONE, ..Default::default() };
                 let log_p = logs(p)?;
                 let input = if v[0] == 2.0 { log_p.exp()? } else { log_p };
-                let elements = loss.forward(&input, &input.zeros_like()?.affine(1., 0.5)?)?;
+                let target = Tensor::stack(&[all(p, 0.7)?, all(p, 0.3)?], 1)?;
+                let elements = loss.forward(&input, &target)?;
                 if v[0] == 1.0 { elements.mean(1) } else { elements.sum(1) }
             },
         },
@@ -218,7 +219,7 @@ pub const MISTAKES: &[Mistake] = &[
             name: "poisson_rate",
             title: "A rate where its logarithm is meant: the least loss is at the logarithm of the count",
             x: "the model's output, the count being 3",
-            range: [0.1, 5.0],
+            range: [0.1, 3.6],
             controls: &[choice("output", &[(0.0, "is the rate: log_input off"), (1.0, "is taken for its logarithm")])],
             lines: ONE_CONTROL,
             curve: |x, v| {
@@ -291,7 +292,7 @@ pub const MISTAKES: &[Mistake] = &[
                 MultiMarginLoss { reduction: NONE, ..Default::default() }.forward(&input, &class(x, 0)?)
             },
         },
-        refused: Some(("A `p` of 3", || {
+        refused: Some(("A p of 3", || {
             let scores = Tensor::zeros((1, 3), DType::F32, &Device::Cpu)?;
             MultiMarginLoss { p: 3, ..Default::default() }
                 .forward(&scores, &Tensor::zeros(1, DType::U32, &Device::Cpu)?)
@@ -306,7 +307,7 @@ pub const MISTAKES: &[Mistake] = &[
             controls: &[choice("input", &[(0.0, "logits"), (1.0, "softmax of the logits")])],
             lines: ONE_CONTROL,
             curve: |x, v| {
-                let logits = Tensor::stack(&[x, x, &x.zeros_like()?], 1)?;
+                let logits = Tensor::stack(&[x, x, &all(x, -6.)?], 1)?;
                 let input = if v[0] == 0.0 { logits } else { softmax(&logits)? };
                 let target =
                     Tensor::new(&[[1.0f64, 1.0, 0.0]], x.device())?.broadcast_as(input.dims())?.contiguous()?;

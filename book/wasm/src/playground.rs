@@ -50,7 +50,7 @@ impl Learner {
     /// `points` are the inputs of each, one after the other, and `targets` a number or a class, 0 or 1, for each.
     pub fn of(task: &str, loss: &str, option: f64, points: &[f32], targets: &[f32], seed: u64) -> Result<Self> {
         let (widths, loss): (&[usize], _) = match task {
-            "numbers" => (&[1, 32, 32, 1], of_numbers(loss, option)?),
+            "numbers" => (&[1, 16, 1], of_numbers(loss, option)?),
             "classes" => (&[2, 32, 32, 2], of_classes(loss, option)?),
             _ => bail!("a task is numbers or classes"),
         };
