@@ -103,7 +103,7 @@ fn training(name: &str) -> Result<String> {
     let mut arguments: Vec<&std::ffi::OsStr> = vec!["--no-progress".as_ref(), "--log".as_ref(), log.as_ref()];
     // MNIST is not there everywhere.
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
-    if std::fs::read_to_string(source)?.contains("Args<Digits>") {
+    if std::fs::read_to_string(source)?.contains("Digits") {
         arguments.extend(["--dataset".as_ref(), std::ffi::OsStr::new("digits")]);
     }
     let printed = run_example(name, &arguments)?;
