@@ -43,6 +43,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
+	cargo clippy --all-targets -p candle-losses-book -p candle-losses-book-build -- -D warnings
 
 audit: ## Licences, sources and known vulnerabilities of what this depends on; needs cargo-deny
 	cargo deny check
