@@ -15,7 +15,7 @@ export class LossCurve extends Live {
     this.isMistake = this.hasAttribute("mistake");
 
     this.plots = [new Plot(`${title}: the loss`, 210), new Plot(`${title}: its derivative`, 150)];
-    for (const { svg } of this.plots) this.makeDraggable(svg);
+    for (const plot of this.plots) this.makeDraggable(plot);
     this.figures = element("output", { class: "live-figures" });
     const prediction = { name: x, range, default: range[0] + (range[1] - range[0]) * 0.75, choices: [] };
     const turned = this.isMistake ? controls.slice(1) : controls;
@@ -96,14 +96,13 @@ export class LossCurve extends Live {
   }
 
   reset() {
+    // A field that is being typed in shows what was typed, but for this.
+    for (const input of this.querySelectorAll("input[type=text]")) input.blur();
     for (const made of this.fields) {
       made.value = made.control.default;
       made.tell("");
       made.show(made.value);
     }
-    // A field that is being typed in shows what was typed, but for this.
-    for (const input of this.querySelectorAll("input[type=text]")) input.blur();
-    for (const made of this.fields) made.show(made.value);
     this.draw();
   }
 
@@ -136,15 +135,15 @@ export class LossCurve extends Live {
       return `${name}loss ${short(value[PLACES])}, derivative ${short(slope[PLACES])}`;
     });
     this.figures.replaceChildren(`${this.x} = ${short(prediction)}: `, ...figures.flatMap((text) => [element("span", {}, text), " "]));
-    this.found = found;
   }
 
   /** A finger on the picture takes the prediction along, or the target if that is nearer. */
-  makeDraggable(svg) {
+  makeDraggable(plot) {
+    const { svg } = plot;
     let taken;
-    const move = (event) => this.set(taken, this.plots.find((plot) => plot.svg === svg).at(event.clientX));
+    const move = (event) => this.set(taken, plot.at(event.clientX));
     svg.addEventListener("pointerdown", (event) => {
-      const place = this.plots.find((plot) => plot.svg === svg).at(event.clientX);
+      const place = plot.at(event.clientX);
       const movable = this.fields.filter(({ control }, i) => i === 0 || control.is_on_axis);
       taken = movable.reduce((a, b) => (Math.abs(b.value - place) < Math.abs(a.value - place) ? b : a));
       svg.setPointerCapture(event.pointerId);

@@ -43,7 +43,7 @@ export class Live extends HTMLElement {
 
 let count = 0;
 /** A name that no other element of the page has. */
-export const unique = (name) => `${name}-${++count}`;
+const unique = (name) => `${name}-${++count}`;
 
 /** A number in as few digits as tell it. */
 export function short(number) {

@@ -1,6 +1,6 @@
 // <loss-playground task="numbers"> or "classes">: two losses learn the same points, which the reader moves.
 import { Live, element, field, short } from "./page.js";
-import { Plot } from "./plot.js";
+import { Plot, draw } from "./plot.js";
 
 const LOSSES = {
   numbers: {
@@ -21,6 +21,13 @@ const [AT_ONCE, MOST] = [10, 3000];
 /** Time for training in a frame; the rest is for drawing. */
 const BUDGET = 8;
 const SEED = 42;
+
+/** The targets that a point can have, and those that the picture shows. */
+const [LIMIT, EDGE] = [1.05, 1.1];
+/** Where the networks are asked what they make of it: along the axis, and on a grid. */
+const PLACES = Float32Array.from({ length: 121 }, (_, i) => -1 + i / 60);
+const SIDE = 41;
+const GRID = Float32Array.from({ length: SIDE * SIDE * 2 }, (_, i) => -1 + (2 * (i % 2 === 0 ? (i >> 1) % SIDE : Math.floor((i >> 1) / SIDE))) / (SIDE - 1));
 
 /** A row of numbers that looks like chance and is always the same. */
 function chance(seed) {
@@ -142,16 +149,21 @@ export class LossPlayground extends Live {
     this.isRunning = true;
     this.until = this.steps + MOST;
     this.go.textContent = "Pause";
-    requestAnimationFrame(() => this.frame());
+    this.wait();
+  }
+
+  wait() {
+    this.waiting = requestAnimationFrame(() => this.frame());
   }
 
   pause() {
     this.isRunning = false;
+    // Else a press right after would have two of them take turns.
+    cancelAnimationFrame(this.waiting);
     this.go.textContent = this.steps ? "Go on" : "Train";
   }
 
   frame() {
-    if (!this.isRunning) return;
     if (!this.isConnected) return this.pause();
     try {
       const end = performance.now() + BUDGET;
@@ -161,7 +173,7 @@ export class LossPlayground extends Live {
       }
       this.draw();
       if (this.steps >= this.until) return this.pause();
-      requestAnimationFrame(() => this.frame());
+      this.wait();
     } catch (error) {
       this.pause();
       this.message.textContent = error.message;
@@ -181,10 +193,9 @@ export class LossPlayground extends Live {
   }
 
   drawNumbers() {
-    const places = Float32Array.from({ length: 121 }, (_, i) => -1 + i / 60);
-    const lines = this.sides.map(({ learner }, i) => ({ places, values: learner.outputs(places), look: `line-${i}` }));
+    const lines = this.sides.map(({ learner }, i) => ({ places: PLACES, values: learner.outputs(PLACES), look: `line-${i}` }));
     const dots = this.points.map(({ x, y }) => ({ x: x[0], y, look: "point" }));
-    this.plots[0].draw({ x: [-1, 1], y: [-1.1, 1.1], xLabel: "input", yLabel: "target", lines, dots });
+    this.plots[0].draw({ x: [-1, 1], y: [-EDGE, EDGE], xLabel: "input", yLabel: "target", lines, dots });
     this.hold(this.plots[0], (i, dot) => {
       dot.setAttribute("role", "slider");
       dot.setAttribute("aria-label", `target at ${short(this.points[i].x[0])}`);
@@ -193,24 +204,19 @@ export class LossPlayground extends Live {
   }
 
   drawClasses() {
-    const side = 41;
-    const grid = Float32Array.from({ length: side * side * 2 }, (_, i) => -1 + (2 * (i % 2 === 0 ? (i >> 1) % side : Math.floor((i >> 1) / side))) / (side - 1));
     this.plots.forEach((plot, i) => {
-      const scores = this.sides[i].learner.outputs(grid);
+      const scores = this.sides[i].learner.outputs(GRID);
       const dots = this.points.map(({ x, y }) => ({ x: x[0], y: x[1], look: `point class-${y}` }));
       plot.draw({ x: [-1, 1], y: [-1, 1], xLabel: "", yLabel: `loss ${this.sides[i].name}`, lines: [], dots });
-      const [width, height] = [plot.x(1) - plot.x(-1), plot.y(-1) - plot.y(1)].map((size) => size / (side - 1));
+      const [width, height] = [plot.x(1) - plot.x(-1), plot.y(-1) - plot.y(1)].map((size) => size / (SIDE - 1));
       for (const cls of [0, 1]) {
         let path = "";
-        for (let at = 0; at < side * side; at++) {
+        for (let at = 0; at < SIDE * SIDE; at++) {
           if (scores[2 * at + 1] > scores[2 * at] !== (cls === 1)) continue;
-          const [x, y] = [plot.x(grid[2 * at]) - width / 2, plot.y(grid[2 * at + 1]) - height / 2];
+          const [x, y] = [plot.x(GRID[2 * at]) - width / 2, plot.y(GRID[2 * at + 1]) - height / 2];
           path += `M${x.toFixed(1)} ${y.toFixed(1)}h${width.toFixed(1)}v${height.toFixed(1)}h${(-width).toFixed(1)}z`;
         }
-        const area = document.createElementNS("http://www.w3.org/2000/svg", "path");
-        area.setAttribute("class", `area class-${cls}`);
-        area.setAttribute("d", path);
-        plot.under.append(area);
+        draw(plot.under, "path", { class: `area class-${cls}`, d: path });
       }
       this.hold(plot, (i, dot) => {
         dot.setAttribute("role", "button");
@@ -220,6 +226,12 @@ export class LossPlayground extends Live {
     });
   }
 
+  /** Gives a point another target, as near to this as it can be, or the other class. */
+  move(point, y) {
+    point.y = this.isOfNumbers ? Math.min(Math.max(y, -LIMIT), LIMIT) : 1 - point.y;
+    this.changed();
+  }
+
   /** Makes points that can be moved, or given the other class. */
   hold(plot, describe) {
     plot.svg.querySelectorAll(".dot").forEach((dot, i) => {
@@ -227,30 +239,21 @@ export class LossPlayground extends Live {
       if (dot.hasAttribute("tabindex")) return;
       dot.setAttribute("tabindex", 0);
       dot.addEventListener("keydown", (event) => {
-        const point = this.points[i];
-        if (this.isOfNumbers && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
-          point.y = Math.min(Math.max(point.y + (event.key === "ArrowUp" ? 0.05 : -0.05), -1.05), 1.05);
-        } else if (!this.isOfNumbers && (event.key === "Enter" || event.key === " ")) {
-          point.y = 1 - point.y;
-        } else return;
+        const by = (this.isOfNumbers ? { ArrowUp: 0.05, ArrowDown: -0.05 } : { Enter: 0, " ": 0 })[event.key];
+        if (by === undefined) return;
         event.preventDefault();
-        this.changed();
+        this.move(this.points[i], this.points[i].y + by);
       });
       dot.addEventListener("pointerdown", (event) => {
         event.preventDefault();
         const point = this.points[i];
-        if (!this.isOfNumbers) {
-          point.y = 1 - point.y;
-          this.changed();
-          return;
-        }
+        if (!this.isOfNumbers) return this.move(point);
         // Fast hands leave the dot behind, so the window listens.
         const move = (moved) => {
           const box = plot.svg.getBoundingClientRect();
-          const top = plot.y(1.1);
-          const share = (moved.clientY - box.top - top) / (plot.y(-1.1) - top);
-          point.y = Math.min(Math.max(1.1 - 2.2 * share, -1.05), 1.05);
-          this.changed();
+          const top = plot.y(EDGE);
+          const share = (moved.clientY - box.top - top) / (plot.y(-EDGE) - top);
+          this.move(point, EDGE - 2 * EDGE * share);
         };
         const end = () => {
           removeEventListener("pointermove", move);

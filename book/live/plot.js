@@ -4,7 +4,8 @@ import { short } from "./page.js";
 const SVG = "http://www.w3.org/2000/svg";
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 22, 34];
 
-function draw(parent, name, attributes, text) {
+/** A shape among others. */
+export function draw(parent, name, attributes, text) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (text !== undefined) made.textContent = text;
@@ -13,7 +14,7 @@ function draw(parent, name, attributes, text) {
 }
 
 /** Round numbers within a range, about so many. */
-export function ticks([from, to], about) {
+function ticks([from, to], about) {
   const rough = (to - from) / about;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough);

@@ -1,5 +1,5 @@
 // <loss-training name="huber" torch="HuberLoss">: the section's example, trained here, with the reader's options.
-import { Live, element, field, short } from "./page.js";
+import { Live, element, field } from "./page.js";
 import { Plot, rangeOf } from "./plot.js";
 import { Pad, digit } from "./digits.js";
 
@@ -94,14 +94,13 @@ export class LossTraining extends Live {
         // A section's own reduction is not always PyTorch's.
         return made.option.name === "reduction" && this.about.reduction !== "mean" ? [`reduction="${this.about.reduction}"`] : [];
       }
-      const python = value === undefined ? "True" : name === "--weight" ? `torch.tensor([${value}])` : made.option.name === "reduction" ? `"${value}"` : value;
+      const python = value === undefined ? "True" : name.endsWith("weight") ? `torch.tensor([${value}])` : made.option.name === "reduction" ? `"${value}"` : value;
       return [`${name.slice(2).replaceAll("-", "_")}=${python}`];
     });
     this.torch.textContent = `torch.nn.${this.getAttribute("torch")}(${options.join(", ")})`;
   }
 
   show(state) {
-    this.state = state;
     const { start, stop, goOn } = this.buttons;
     start.textContent = state === "idle" ? "Train" : "Start again";
     start.disabled = state === "running";
@@ -116,8 +115,7 @@ export class LossTraining extends Live {
     for (const made of this.fields) {
       const wrong = this.wrong(made);
       if (!wrong) continue;
-      made.whole.closest("details")?.setAttribute("open", "");
-      made.tell(wrong);
+      this.refuse(made, wrong);
       return;
     }
     this.worker ??= this.employ();
@@ -140,6 +138,12 @@ export class LossTraining extends Live {
     const isNumber = option.default !== "" || option.heading === "Loss";
     if (isNumber && !numbers.every(Number.isFinite)) return "needs a number";
     return numbers.some((number) => Math.abs(number) > 1e9) ? "needs a number of at most 1e9" : undefined;
+  }
+
+  /** Says beside a field what is wrong with it, where it can be seen. */
+  refuse(made, message) {
+    made.whole.closest("details")?.setAttribute("open", "");
+    made.tell(message);
   }
 
   goOn() {
@@ -166,17 +170,13 @@ export class LossTraining extends Live {
     this.draw();
   }
 
-  on_over() {
-    this.isOver = true;
-  }
-
   on_report({ lines, shown }) {
+    const isOver = this.taken >= this.total;
     this.lines.hidden = false;
-    this.lines.textContent = [this.isOver ? "Training process has finished." : `After ${this.taken} steps:`, ...lines].join("\n");
+    this.lines.textContent = [isOver ? "Training process has finished." : `After ${this.taken} steps:`, ...lines].join("\n");
     this.digits.replaceChildren(...shown.map(digit));
     this.padPlace.hidden = !this.pad;
-    this.show(this.isOver ? "over" : "stopped");
-    this.isOver = false;
+    this.show(isOver ? "over" : "stopped");
     this.pad?.look();
   }
 
@@ -189,8 +189,7 @@ export class LossTraining extends Live {
     const named = ({ option }) => new RegExp(`(^|[^\\w-])(--)?(${option.name}|${option.name.replaceAll("-", "_")})([^\\w-]|$)`).test(message);
     const made = this.fields.filter((made) => made.argument().length).find(named) ?? this.fields.find(named);
     if (made) {
-      made.whole.closest("details")?.setAttribute("open", "");
-      made.tell(message);
+      this.refuse(made, message);
     } else this.message.textContent = message;
     this.status.textContent = "Not trained.";
     this.show("idle");
@@ -206,6 +205,6 @@ export class LossTraining extends Live {
     }
     const y = rangeOf(values) ?? [0, 1];
     const label = size === 1 ? "loss" : `loss, mean of ${size} steps`;
-    this.plot.draw({ x: [0, Math.max(this.total && this.losses.length ? this.losses.length : 1, 1)], y, xLabel: "mini-batch", yLabel: label, lines: [{ places, values, look: "loss" }] });
+    this.plot.draw({ x: [0, Math.max(this.losses.length, 1)], y, xLabel: "mini-batch", yLabel: label, lines: [{ places, values, look: "loss" }] });
   }
 }

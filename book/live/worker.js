@@ -23,22 +23,17 @@ function report(kind, json) {
   postMessage({ kind, ...JSON.parse(json) });
 }
 
-async function run(most) {
+async function run() {
   isRunning = true;
-  let left = most ?? Infinity;
-  while (isRunning && left > 0) {
+  while (isRunning) {
     const before = performance.now();
     const taken = trainer.taken;
-    const losses = trainer.step(Math.min(steps, left));
+    const losses = trainer.step(steps);
     const time = performance.now() - before;
     const done = trainer.taken - taken;
-    left -= done;
     // The first steps also load the data.
     postMessage({ kind: "losses", losses, done, time: taken === 0 ? 0 : time, taken: trainer.taken, total: trainer.total, epoch: trainer.epoch });
-    if (trainer.taken >= trainer.total) {
-      postMessage({ kind: "over" });
-      break;
-    }
+    if (trainer.taken >= trainer.total) break;
     if (time < LEAST && taken !== 0) steps = Math.min(steps * 2, 2000);
     else if (time > MOST) steps = Math.max(steps >> 1, 1);
     if (taken === 0) steps = 8;
@@ -57,10 +52,10 @@ onmessage = async ({ data }) => {
         trainer = undefined;
         trainer = new Trainer(data.name, data.args);
         steps = 1;
-        await run(data.most);
+        await run();
         break;
       case "go on":
-        await run(data.most);
+        await run();
         break;
       case "stop":
         isRunning = false;

@@ -131,4 +131,9 @@ test("what is set is in the command and in PyTorch's line", async () => {
   assert.equal(command, "cargo run --example cross_entropy -- --dataset digits --reduction sum --label-smoothing 0.1 --weight 1,1,1,1,1,1,1,1,1,2");
   assert.equal(torch, 'torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2]))');
   await close();
+
+  const weighted = await training("bce_with_logits");
+  await fill(weighted.element, "pos-weight", 3);
+  assert.equal(await weighted.element.locator(".live-code code").last().textContent(), "torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3]))");
+  await weighted.close();
 });

@@ -1,7 +1,36 @@
 //! What is said of a model's outputs; on a page of the book as on a terminal.
 
+use crate::data::Samples;
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
+
+/// Samples to put through the model at once.
+pub(crate) const BATCH: usize = 1000;
+
+/// The model's outputs on all samples, (N, outputs), without a gradient.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::{Activation, Parameters, cli::outputs, data::Samples, mlp};
+///
+/// let x = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu)?;
+/// let samples = Samples::new(x, Tensor::zeros((3, 1), candle_core::DType::F32, &Device::Cpu)?)?;
+/// let vb = Parameters::seeded(1).builder(candle_core::DType::F32, &Device::Cpu);
+/// let model = mlp(&[2, 4], Activation::Linear, vb)?;
+/// assert_eq!(outputs(&model, &samples)?.dims(), [3, 4]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the model.
+pub fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor> {
+    let mut outputs = Vec::new();
+    for start in (0..samples.len()).step_by(BATCH) {
+        let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
+        outputs.push(model.forward(&inputs)?.detach());
+    }
+    Tensor::cat(&outputs, 0)
+}
 
 /// The share of `hits`, a `u8` tensor that is 1 where something is so, in %.
 pub fn share(hits: &Tensor) -> Result<String> {

@@ -1,4 +1,5 @@
-use super::options::{Kind, Options};
+use super::kind::Kind;
+use super::options::Options;
 use crate::Training;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};

@@ -1,5 +1,6 @@
 use super::Session;
 use super::files::is_stdout;
+use super::kind::Kind;
 use super::values::{at_least_one, positive, reduction};
 use crate::data::Split;
 use crate::loss::Reduction;
@@ -10,46 +11,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-/// What a section's data is, which decides on what is usual with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Images of ten classes: 5 epochs in batches of 10 at 1e-4, a line every 500 mini-batches.
-    Digits,
-    /// Images of noise: 5 epochs in batches of 64 at 1e-4, a line every 10 mini-batches.
-    FakeImages,
-    /// Rows of a table: 100 epochs in batches of 10 at 1e-3, a line after each tenth of them.
-    Table,
-    /// Rows of a table of the reader's own: the same, in batches of a hundredth of the rows, 10 to 256.
-    OwnTable {
-        /// How many rows are trained on.
-        rows: usize,
-    },
-    /// Pieces of a text: 5 epochs in batches of 64 at 1e-3, a line every 100 mini-batches.
-    Text,
-}
-
-impl Kind {
-    fn batch_size(self) -> usize {
-        match self {
-            Self::FakeImages | Self::Text => 64,
-            Self::OwnTable { rows } => (rows / 100).clamp(10, 256),
-            Self::Digits | Self::Table => 10,
-        }
-    }
-
-    fn epochs(self) -> usize {
-        if self.is_table() { 100 } else { 5 }
-    }
-
-    fn lr(self) -> f64 {
-        if self.is_table() || self == Self::Text { 1e-3 } else { 1e-4 }
-    }
-
-    pub(super) fn is_table(self) -> bool {
-        matches!(self, Self::Table | Self::OwnTable { .. })
-    }
-}
 
 /// Where a section's samples come from: options on the command line that load them.
 pub trait Source: clap::Args {

@@ -1,11 +1,8 @@
-use super::figures;
+use super::figures::{self, BATCH, outputs};
 use crate::data::Samples;
 use anyhow::Result;
 use candle_core::{D, Module, Tensor};
 use std::io::Write;
-
-/// Samples to put through the model at once.
-pub(super) const BATCH: usize = 1000;
 
 /// What a trained model makes of the samples that were held out, all at once: the metrics are plain tensor ops on it.
 ///
@@ -48,31 +45,6 @@ pub(super) fn nearest_classes(model: &impl Module, known: &Samples, places: &Ten
         nearest.push(here.matmul(&others.t()?)?.broadcast_sub(&half_squares)?.argmax(1)?);
     }
     Ok(known.targets().index_select(&Tensor::cat(&nearest, 0)?, 0)?)
-}
-
-/// The model's outputs on all samples, (N, outputs), without a gradient.
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use candle_losses::{Activation, Parameters, cli::outputs, data::Samples, mlp};
-///
-/// let x = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu)?;
-/// let samples = Samples::new(x, Tensor::zeros((3, 1), candle_core::DType::F32, &Device::Cpu)?)?;
-/// let vb = Parameters::seeded(1).builder(candle_core::DType::F32, &Device::Cpu);
-/// let model = mlp(&[2, 4], Activation::Linear, vb)?;
-/// assert_eq!(outputs(&model, &samples)?.dims(), [3, 4]);
-/// # Ok::<(), anyhow::Error>(())
-/// ```
-///
-/// # Errors
-/// Those of the model.
-pub fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Tensor> {
-    let mut outputs = Vec::new();
-    for start in (0..samples.len()).step_by(BATCH) {
-        let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
-        outputs.push(model.forward(&inputs)?.detach());
-    }
-    Tensor::cat(&outputs, 0)
 }
 
 impl Report {

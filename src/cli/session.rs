@@ -1,11 +1,12 @@
 use super::checkpoint::{self, Plan};
-use super::figures::described;
+use super::figures::{BATCH, described};
 use super::files::{Output, write};
 use super::interrupt::{self, Interrupted};
 use super::journal::Journal;
-use super::options::{Kind, Options};
+use super::kind::Kind;
+use super::options::Options;
 use super::plot::Outcome;
-use super::report::{BATCH, Report, nearest_classes};
+use super::report::{Report, nearest_classes};
 use super::show::{SHOWN, drawn};
 use super::{example_name, plot};
 use crate::data::{Draw, Partners, Samples, Split, generator};

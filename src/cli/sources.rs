@@ -1,4 +1,5 @@
-use super::options::{Kind, Source};
+use super::kind::Kind;
+use super::options::Source;
 use super::values::{signal, test_fraction};
 use crate::data::{self, Split};
 #[cfg(feature = "hub")]

@@ -7,9 +7,12 @@
 
 #[path = "../../../src/cli/figures.rs"]
 mod figures;
+#[path = "../../../src/cli/kind.rs"]
+mod kind;
 #[path = "../../../src/cli/values.rs"]
 mod values;
 
+pub use kind::Kind;
 pub use values::class_weights;
 
 use anyhow::{Error, Result, anyhow, bail, ensure};
@@ -19,7 +22,7 @@ use candle_losses::loss::Reduction;
 use candle_losses::{Activation, Adam, Event, Mlp, Parameters, ParamsAdam, Training, mlp};
 use candle_nn::Optimizer;
 use clap::ArgAction;
-use figures::described;
+use figures::{described, outputs};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::process::ExitCode;
@@ -72,7 +75,6 @@ pub struct Found {
 /// An example's options, and what they are where nothing is said.
 #[derive(Default, Serialize)]
 pub struct Description {
-    about: String,
     options: Vec<Described>,
     epochs: usize,
     batch_size: usize,
@@ -134,7 +136,9 @@ pub fn run<O: clap::Parser>(example: impl FnOnce(O) -> Result<()>) -> ExitCode {
     let ran = (|| {
         let mut command = O::command().allow_negative_numbers(true).no_binary_name(true).disable_help_flag(true);
         let arguments = visit(|visit| {
-            visit.found.description = Description::of(&command);
+            if matches!(visit.task, Task::Describe) {
+                visit.found.description = Description::of(&command);
+            }
             visit.arguments.clone()
         })?;
         let matches = command.try_get_matches_from_mut(arguments).map_err(|error| anyhow!(first_line(&error)))?;
@@ -168,16 +172,13 @@ impl Description {
                 is_flag: matches!(argument.get_action(), ArgAction::SetTrue),
             })
         });
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        Self { about, options: options.collect(), ..Self::default() }
+        Self { options: options.collect(), ..Self::default() }
     }
 }
 
 /// Where a section's samples come from.
 pub trait Source: clap::Args + std::fmt::Debug {
-    const EPOCHS: usize;
-    const BATCH_SIZE: usize;
-    const LR: f64;
+    const KIND: Kind;
 
     fn load(&self, seed: u64) -> candle_core::Result<Split>;
 }
@@ -240,9 +241,10 @@ impl<S: Source> Args<S> {
 
     pub fn start(self) -> Result<Session> {
         let options = self.options;
+        let (epochs, batch_size, lr) = (S::KIND.epochs(), S::KIND.batch_size(), S::KIND.lr());
         let training = Training {
-            epochs: options.epochs.unwrap_or(S::EPOCHS),
-            batch_size: options.batch_size.unwrap_or(S::BATCH_SIZE),
+            epochs: options.epochs.unwrap_or(epochs),
+            batch_size: options.batch_size.unwrap_or(batch_size),
             seed: options.seed,
             shuffle: !options.no_shuffle,
             accumulate: options.accumulate,
@@ -250,9 +252,8 @@ impl<S: Source> Args<S> {
             taken: 0,
         };
         visit(|visit| {
-            let Description { about, options, reduction, .. } = std::mem::take(&mut visit.found.description);
-            let (epochs, batch_size, lr) = (S::EPOCHS, S::BATCH_SIZE, S::LR);
-            visit.found.description = Description { about, options, epochs, batch_size, lr, reduction };
+            let description = &mut visit.found.description;
+            (description.epochs, description.batch_size, description.lr) = (epochs, batch_size, lr);
             if matches!(visit.task, Task::Describe) { Err(Over) } else { Ok(()) }
         })??;
         let wanted = format!("{:?} {}", self.source, options.seed);
@@ -276,7 +277,7 @@ impl<S: Source> Args<S> {
         }
         let parameters =
             visit(|visit| visit.run.parameters.get_or_insert_with(|| Parameters::seeded(options.seed)).clone())?;
-        Ok(Session { data, training, lr: options.lr.unwrap_or(S::LR), parameters })
+        Ok(Session { data, training, lr: options.lr.unwrap_or(lr), parameters })
     }
 }
 
@@ -290,9 +291,7 @@ pub struct Digits {
 }
 
 impl Source for Digits {
-    const EPOCHS: usize = 5;
-    const BATCH_SIZE: usize = 10;
-    const LR: f64 = 1e-4;
+    const KIND: Kind = Kind::Digits;
 
     fn load(&self, _seed: u64) -> candle_core::Result<Split> {
         data::digits(&Device::Cpu)
@@ -308,9 +307,7 @@ pub struct FakeImages {
 }
 
 impl Source for FakeImages {
-    const EPOCHS: usize = 5;
-    const BATCH_SIZE: usize = 64;
-    const LR: f64 = 1e-4;
+    const KIND: Kind = Kind::FakeImages;
 
     fn load(&self, seed: u64) -> candle_core::Result<Split> {
         data::fake_images(self.signal, seed, &Device::Cpu)
@@ -326,9 +323,7 @@ pub struct BostonHousing {
 }
 
 impl Source for BostonHousing {
-    const EPOCHS: usize = 100;
-    const BATCH_SIZE: usize = 10;
-    const LR: f64 = 1e-3;
+    const KIND: Kind = Kind::Table;
 
     fn load(&self, seed: u64) -> candle_core::Result<Split> {
         data::boston_housing(self.test_fraction, seed, &Device::Cpu)
@@ -405,15 +400,9 @@ impl Session {
     }
 
     pub fn report(&self, model: &impl Module) -> Result<Report> {
-        const BATCH: usize = 1000;
         let Split { train, test } = &self.data;
         let (part, samples) = if test.is_empty() { ("Training", train) } else { ("Test", test) };
-        let mut outputs = Vec::new();
-        for start in (0..samples.len()).step_by(BATCH) {
-            let (inputs, _) = samples.batch(None, start, BATCH.min(samples.len() - start))?;
-            outputs.push(model.forward(&inputs)?.detach());
-        }
-        let (output, target) = (Tensor::cat(&outputs, 0)?, samples.targets().clone());
+        let (output, target) = (outputs(model, samples)?, samples.targets().clone());
         Ok(Report { part, samples: samples.len(), output, target })
     }
 

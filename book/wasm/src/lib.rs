@@ -8,8 +8,8 @@ pub mod sections;
 #[path = "../../../examples/common/views.rs"]
 pub mod views;
 
-// Where the parts of the crate that are compiled here as well look for it.
-use candle_losses::loss;
+// Where the parts of the crate that are compiled here as well look for them.
+use candle_losses::{data, loss};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
