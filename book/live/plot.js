@@ -2,7 +2,8 @@
 import { short } from "./page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 22, 34];
+// At the right there is room for half of the last number.
+const [LEFT, RIGHT, TOP, BOTTOM] = [52, 22, 22, 34];
 
 /** A shape among others. */
 export function draw(parent, name, attributes, text) {
