@@ -59,7 +59,8 @@ function someClasses() {
     return { x: [x[0] + spread(), x[1] + spread()], y };
   });
   for (const wrong of [4, 9, 22]) points[wrong].y = 1 - points[wrong].y;
-  return points;
+  // So that the next one is the next to the right.
+  return points.sort((a, b) => a.x[0] - b.x[0]);
 }
 
 export class LossPlayground extends Live {
@@ -75,7 +76,7 @@ export class LossPlayground extends Live {
     const plots = this.isOfNumbers ? [new Plot("The points, and what each loss makes of them", 320)] : this.sides.map(({ name }) => new Plot(`The points, and the classes under loss ${name}`, 280));
     this.plots = plots;
     const pictures = element("div", { class: this.isOfNumbers ? "" : "live-pair" }, ...plots.map(({ svg }) => svg));
-    const help = this.isOfNumbers ? "Drag a point, or choose it by the tab key and move it by the arrow keys." : "Press a point, or choose it by the tab key and press Enter, to give it the other class.";
+    const help = this.isOfNumbers ? "Drag a point. By keys: ← and → choose one, ↑ and ↓ move it." : "Press a point to give it the other class. By keys: ← and → choose one, Enter presses it.";
     this.replaceChildren(
       element("section", { class: "live", "aria-label": "Two losses side by side" },
         element("div", { class: "live-fields" }, ...this.sides.map(({ whole }) => whole)),
@@ -197,9 +198,9 @@ export class LossPlayground extends Live {
     const dots = this.points.map(({ x, y }) => ({ x: x[0], y, look: "point" }));
     this.plots[0].draw({ x: [-1, 1], y: [-EDGE, EDGE], xLabel: "input", yLabel: "target", lines, dots });
     this.hold(this.plots[0], (i, dot) => {
-      dot.setAttribute("role", "slider");
-      dot.setAttribute("aria-label", `target at ${short(this.points[i].x[0])}`);
-      dot.setAttribute("aria-valuenow", short(this.points[i].y));
+      const { x, y } = this.points[i];
+      const described = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": -LIMIT, "aria-valuemax": LIMIT, "aria-label": `target at ${short(x[0])}`, "aria-valuenow": short(y) };
+      for (const [key, value] of Object.entries(described)) dot.setAttribute(key, value);
     });
   }
 
@@ -234,11 +235,22 @@ export class LossPlayground extends Live {
 
   /** Makes points that can be moved, or given the other class. */
   hold(plot, describe) {
+    // What is in an image would be nothing to a screen reader.
+    plot.svg.setAttribute("role", "group");
     plot.svg.querySelectorAll(".dot").forEach((dot, i) => {
       describe(i, dot);
       if (dot.hasAttribute("tabindex")) return;
-      dot.setAttribute("tabindex", 0);
+      // The tab key comes to one of them, the arrow keys to the others.
+      dot.setAttribute("tabindex", i === 0 ? 0 : -1);
+      dot.addEventListener("focus", () => {
+        for (const other of dot.parentNode.children) other.setAttribute("tabindex", other === dot ? 0 : -1);
+      });
       dot.addEventListener("keydown", (event) => {
+        const next = { ArrowRight: dot.nextSibling, ArrowLeft: dot.previousSibling }[event.key];
+        if (next) {
+          event.preventDefault();
+          next.focus();
+        }
         const by = (this.isOfNumbers ? { ArrowUp: 0.05, ArrowDown: -0.05 } : { Enter: 0, " ": 0 })[event.key];
         if (by === undefined) return;
         event.preventDefault();

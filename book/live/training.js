@@ -6,6 +6,19 @@ import { Pad, digit } from "./digits.js";
 /** Most points of a curve, each a mean over as many steps as it takes. */
 const POINTS = 300;
 
+/** What PyTorch's criterion of the same name has no option for. */
+const OURS = { linear_cross_entropy: "chunk", adaptive_log_softmax: "reduction" };
+
+/** An option's name in Python. */
+const python = (name) => name.replaceAll("-", "_");
+
+/** An option's value in Python. */
+function literal({ name, value_name }, value) {
+  if (name.endsWith("weight")) return `torch.tensor([${value}])`;
+  if (name === "reduction") return `"${value}"`;
+  return value_name.includes(",") ? `[${value}]` : value;
+}
+
 export class LossTraining extends Live {
   fill(bridge) {
     this.name = this.getAttribute("name");
@@ -88,16 +101,16 @@ export class LossTraining extends Live {
   say() {
     const quoted = this.arguments().map((word) => (/^[\w.,=-]+$/.test(word) ? word : `'${word}'`));
     this.command.textContent = [`cargo run --example ${this.name}`, ...(quoted.length ? ["--", ...quoted] : [])].join(" ");
-    const options = this.fields.filter(({ option }) => option.heading === "Loss" || option.name === "reduction").flatMap((made) => {
-      const [name, value] = made.argument();
-      if (name === undefined) {
-        // A section's own reduction is not always PyTorch's.
-        return made.option.name === "reduction" && this.about.reduction !== "mean" ? [`reduction="${this.about.reduction}"`] : [];
-      }
-      const python = value === undefined ? "True" : name.endsWith("weight") ? `torch.tensor([${value}])` : made.option.name === "reduction" ? `"${value}"` : value;
-      return [`${name.slice(2).replaceAll("-", "_")}=${python}`];
+    const asked = this.fields.filter(({ option: { heading, name } }) => (heading === "Loss" || name === "reduction") && name !== OURS[this.name]);
+    const options = asked.flatMap(({ option, argument }) => {
+      const [name, value] = argument();
+      if (option.is_flag) return name ? [`${python(option.name)}=True`] : [];
+      // What an example does where nothing is said is not always what PyTorch does.
+      const said = value ?? (option.name === "reduction" && this.about.reduction !== "mean" ? this.about.reduction : option.default);
+      return said ? [`${python(option.name)}=${literal(option, said)}`] : [];
     });
-    this.torch.textContent = `torch.nn.${this.getAttribute("torch")}(${options.join(", ")})`;
+    const [, criterion, first] = this.getAttribute("torch").match(/^(\w+)(?:\((.*)\))?$/);
+    this.torch.textContent = `torch.nn.${criterion}(${[first, ...options].filter(Boolean).join(", ")})`;
   }
 
   show(state) {
@@ -175,9 +188,10 @@ export class LossTraining extends Live {
     this.lines.hidden = false;
     this.lines.textContent = [isOver ? "Training process has finished." : `After ${this.taken} steps:`, ...lines].join("\n");
     this.digits.replaceChildren(...shown.map(digit));
-    this.padPlace.hidden = !this.pad;
     this.show(isOver ? "over" : "stopped");
-    this.pad?.look();
+    // Not every example looks at one image at a time.
+    this.padPlace.hidden = !shown.length;
+    if (shown.length) this.pad.look();
   }
 
   on_look({ shown }) {

@@ -4,6 +4,8 @@ import { test } from "node:test";
 import { open, visit } from "./browser.js";
 
 const book = visit();
+/** A point with none upon it. */
+const AT = 5;
 
 test("one step, a press at a time", async () => {
   const { page, faults, close } = await open(book.browser, `${book.url}what_a_loss_is.html`);
@@ -46,14 +48,15 @@ test("two losses learn the same points, which can be moved", async () => {
     assert.match(await ground.locator("[role=status]").textContent(), /steps\. Loss A: [\d.e-]+, Loss B: [\d.e-]+/);
 
     // A point by key and by hand.
-    const point = ground.locator(".point").nth(3);
-    const target = () => ground.evaluate((ground) => ground.points[3].y);
+    const target = () => ground.evaluate((ground, at) => ground.points[at].y, AT);
     const before = await target();
-    await point.focus();
+    await ground.locator(".point").nth(AT - 1).focus();
+    await page.keyboard.press("ArrowRight");
+    assert.equal(await ground.locator(".live-plot").first().locator(".point[tabindex='0']").count(), 1, "the tab key comes to one point");
     await page.keyboard.press(task === "numbers" ? "ArrowUp" : "Enter");
     const moved = await target();
     assert.notEqual(moved, before);
-    const box = await ground.locator(".point").nth(3).boundingBox();
+    const box = await ground.locator(".point").nth(AT).boundingBox();
     await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
     await page.mouse.down();
     await page.mouse.move(box.x + box.width / 2, box.y - 60, { steps: 3 });

@@ -11,36 +11,43 @@ import { open, visit } from "./browser.js";
 /** 300 steps of each kind of data. */
 const OF_DIGITS = { limit: 3000, epochs: 1 };
 const OF_NOISE = { limit: 9600, epochs: 2 };
+const OF_PIECES = { limit: 6400, epochs: 3 };
 const OF_ROWS = { limit: 100, epochs: 30 };
 const SECTIONS = {
   bce: OF_NOISE, bce_with_logits: OF_NOISE, nll: OF_DIGITS, cross_entropy: OF_DIGITS, poisson_nll: OF_DIGITS,
   gaussian_nll: OF_DIGITS, hinge_embedding: OF_NOISE, soft_margin: OF_NOISE, multi_margin: OF_DIGITS,
   multilabel_soft_margin: OF_DIGITS, kl_div: OF_DIGITS, l1: OF_ROWS, mse: OF_ROWS, smooth_l1: OF_ROWS, huber: OF_ROWS,
 };
+/** Of triplet_margin a difference in the last digit is ten times as much after some 15 steps. */
+const FEW = { limit: 400, epochs: 1 };
+const BEYOND = {
+  multilabel_margin: OF_DIGITS, margin_ranking: OF_DIGITS, cosine_embedding: OF_DIGITS, triplet_margin: FEW,
+  triplet_margin_with_distance: OF_DIGITS, ctc: OF_DIGITS, linear_cross_entropy: OF_PIECES, adaptive_log_softmax: OF_PIECES,
+};
 
 const book = visit();
 
 /** The training of a page, once it can be started. */
 async function training(name) {
-  const opened = await open(book.browser, `${book.url}${name}.html`);
-  const element = opened.page.locator("loss-training");
+  const opened = await open(book.browser, `${book.url}${name in BEYOND ? "beyond" : name}.html`);
+  const element = opened.page.locator(`loss-training[name=${name}]`);
   await element.scrollIntoViewIfNeeded();
-  await opened.page.locator("loss-training[data-state=live]").waitFor();
+  await opened.page.locator(`loss-training[name=${name}][data-state=live]`).waitFor();
   await element.locator("summary").click();
   return { ...opened, element, press: (button) => element.getByRole("button", { name: button, exact: true }).click() };
 }
 
 const fill = (element, name, value) => element.getByLabel(name, { exact: true }).fill(String(value));
-const ended = (page, state) => page.locator(`loss-training[data-training=${state}]`).waitFor({ timeout: 120_000 });
+const ended = (element, state) => element.and(element.page().locator(`[data-training=${state}]`)).waitFor({ timeout: 120_000 });
 
-for (const [name, options] of Object.entries(SECTIONS)) {
+for (const [name, options] of Object.entries({ ...SECTIONS, ...BEYOND })) {
   test(`${name} ends as on a terminal`, async () => {
     const { page, faults, close, element, press } = await training(name);
     for (const [option, value] of Object.entries(options)) await fill(element, option, value);
     const line = await element.locator(".live-code code").first().textContent();
     assert.match(line, new RegExp(`^cargo run --example ${name} -- `));
     await press("Train");
-    await ended(page, "over");
+    await ended(element, "over");
     const losses = await element.evaluate((element) => element.losses);
     const lines = (await element.locator(".live-lines").textContent()).split("\n");
     await close();
@@ -51,7 +58,8 @@ for (const [name, options] of Object.entries(SECTIONS)) {
     const run = spawnSync(cargo, [...rest, "--no-progress", "--log", log], { cwd: fileURLToPath(new URL("../..", import.meta.url)), encoding: "utf8" });
     assert.equal(run.status, 0, run.stderr);
     const expected = readFileSync(log, "utf8").trim().split("\n").slice(1).map((row) => Number(row.split(",")[2]));
-    assert.deepEqual([losses.length, expected.length], [300, 300]);
+    const steps = options === FEW ? 40 : 300;
+    assert.deepEqual([losses.length, expected.length], [steps, steps]);
     for (const [i, loss] of losses.entries()) {
       assert.ok(Math.abs(loss - expected[i]) <= 1e-3 * Math.max(1, Math.abs(expected[i])), `step ${i + 1}: ${loss}, not ${expected[i]}`);
     }
@@ -70,7 +78,7 @@ test("stopped and gone on with is the same training; a reload begins anew", asyn
   await press("Train");
   await page.waitForFunction(() => document.querySelector("loss-training").losses.length > 20);
   await press("Stop");
-  await ended(page, "stopped");
+  await ended(element, "stopped");
   const stopped = await element.evaluate((element) => element.losses.length);
   assert.ok(stopped < 2000);
   assert.match(await element.locator(".live-lines").textContent(), /^After \d+ steps:\nTest accuracy: /);
@@ -82,11 +90,11 @@ test("stopped and gone on with is the same training; a reload begins anew", asyn
   await element.getByText(/The model says: \d/).waitFor();
 
   await press("Go on");
-  await ended(page, "over");
+  await ended(element, "over");
   const pieces = await element.evaluate((element) => element.losses);
   const report = await element.locator(".live-lines").textContent();
   await press("Start again");
-  await ended(page, "over");
+  await ended(element, "over");
   assert.deepEqual(await element.evaluate((element) => element.losses), pieces);
   assert.equal(await element.locator(".live-lines").textContent(), report);
 
@@ -99,7 +107,7 @@ test("stopped and gone on with is the same training; a reload begins anew", asyn
 });
 
 test("what can't be is told beside its field, and the page goes on", async () => {
-  for (const name of Object.keys(SECTIONS)) {
+  for (const name of Object.keys({ ...SECTIONS, ...BEYOND })) {
     const { page, faults, close, element, press } = await training(name);
     await fill(element, "limit", 50);
     await fill(element, "epochs", 1);
@@ -110,13 +118,13 @@ test("what can't be is told beside its field, and the page goes on", async () =>
         await input.fill(bad);
         await press("Train");
         await field.locator("[role=alert]").filter({ hasText: /\S/ }).waitFor({ timeout: 30_000 });
-        await ended(page, "idle");
+        await ended(element, "idle");
       }
       await input.fill(good);
     }
     // Empty is what the example does where nothing is said.
     await press("Train");
-    await ended(page, "over");
+    await ended(element, "over");
     assert.deepEqual(faults, [], name);
     await close();
   }
@@ -129,11 +137,24 @@ test("what is set is in the command and in PyTorch's line", async () => {
   await fill(element, "reduction", "sum");
   const [command, torch] = await element.locator(".live-code code").allTextContents();
   assert.equal(command, "cargo run --example cross_entropy -- --dataset digits --reduction sum --label-smoothing 0.1 --weight 1,1,1,1,1,1,1,1,1,2");
-  assert.equal(torch, 'torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2]))');
+  assert.equal(torch, 'torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2]), ignore_index=-100)');
   await close();
 
   const weighted = await training("bce_with_logits");
   await fill(weighted.element, "pos-weight", 3);
   assert.equal(await weighted.element.locator(".live-code code").last().textContent(), "torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3]))");
   await weighted.close();
+
+  // Where an example's default is not PyTorch's, and what has none there.
+  for (const [name, expected] of [
+    ["margin_ranking", "MarginRankingLoss(margin=1)"],
+    ["triplet_margin_with_distance", "TripletMarginWithDistanceLoss(distance_function=distance, margin=0.5)"],
+    ["linear_cross_entropy", "LinearCrossEntropyLoss(128, len(characters), bias=True, label_smoothing=0)"],
+    ["adaptive_log_softmax", "AdaptiveLogSoftmaxWithLoss(64, len(words), cutoffs=[50,250])"],
+  ]) {
+    const { close, element } = await training(name);
+    if (name === "linear_cross_entropy") await fill(element, "chunk", 8);
+    assert.equal(await element.locator(".live-code code").last().textContent(), `torch.nn.${expected}`);
+    await close();
+  }
 });

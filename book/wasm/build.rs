@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// In the order of the book.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 23] = [
     "bce",
     "bce_with_logits",
     "nll",
@@ -22,6 +22,13 @@ const SECTIONS: [&str; 16] = [
     "smooth_l1",
     "huber",
     "multilabel_margin",
+    "margin_ranking",
+    "cosine_embedding",
+    "triplet_margin",
+    "triplet_margin_with_distance",
+    "ctc",
+    "linear_cross_entropy",
+    "adaptive_log_softmax",
 ];
 
 fn main() {

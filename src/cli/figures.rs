@@ -2,7 +2,7 @@
 
 use crate::data::Samples;
 use anyhow::Result;
-use candle_core::{DType, Device, Module, Tensor};
+use candle_core::{D, DType, Device, Module, Tensor};
 
 /// Samples to put through the model at once.
 pub(crate) const BATCH: usize = 1000;
@@ -30,6 +30,21 @@ pub fn outputs(model: &impl Module, samples: &Samples) -> candle_core::Result<Te
         outputs.push(model.forward(&inputs)?.detach());
     }
     Tensor::cat(&outputs, 0)
+}
+
+/// The class of the sample among `known` whose place is nearest to each of `places`, (N, outputs), where a place is what the
+/// model makes of it.
+pub fn nearest_classes(model: &impl Module, known: &Samples, places: &Tensor) -> Result<Tensor> {
+    let others = outputs(model, known)?;
+    // The nearest y to x is where x·y - |y|²/2 is largest.
+    let half_squares = (others.sqr()?.sum(D::Minus1)? / 2.)?;
+    let mut nearest = Vec::new();
+    let count = places.dim(0)?;
+    for start in (0..count).step_by(BATCH) {
+        let here = places.narrow(0, start, BATCH.min(count - start))?;
+        nearest.push(here.matmul(&others.t()?)?.broadcast_sub(&half_squares)?.argmax(1)?);
+    }
+    Ok(known.targets().index_select(&Tensor::cat(&nearest, 0)?, 0)?)
 }
 
 /// The share of `hits`, a `u8` tensor that is 1 where something is so, in %.

@@ -1,7 +1,7 @@
-use super::figures::{self, BATCH, outputs};
+use super::figures::{self, outputs};
 use crate::data::Samples;
 use anyhow::Result;
-use candle_core::{D, Module, Tensor};
+use candle_core::{Module, Tensor};
 use std::io::Write;
 
 /// What a trained model makes of the samples that were held out, all at once: the metrics are plain tensor ops on it.
@@ -30,21 +30,6 @@ pub struct Report {
     pub output: Tensor,
     /// The targets, (N, …).
     pub target: Tensor,
-}
-
-/// The class of the sample among `known` whose place is nearest to each of `places`, (N, outputs), where a place is what the
-/// model makes of it.
-pub(super) fn nearest_classes(model: &impl Module, known: &Samples, places: &Tensor) -> Result<Tensor> {
-    let others = outputs(model, known)?;
-    // The nearest y to x is where x·y - |y|²/2 is largest.
-    let half_squares = (others.sqr()?.sum(D::Minus1)? / 2.)?;
-    let mut nearest = Vec::new();
-    let count = places.dim(0)?;
-    for start in (0..count).step_by(BATCH) {
-        let here = places.narrow(0, start, BATCH.min(count - start))?;
-        nearest.push(here.matmul(&others.t()?)?.broadcast_sub(&half_squares)?.argmax(1)?);
-    }
-    Ok(known.targets().index_select(&Tensor::cat(&nearest, 0)?, 0)?)
 }
 
 impl Report {

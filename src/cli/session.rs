@@ -1,15 +1,15 @@
 use super::checkpoint::{self, Plan};
-use super::figures::{BATCH, described};
+use super::figures::{BATCH, described, nearest_classes};
 use super::files::{Output, write};
 use super::interrupt::{self, Interrupted};
 use super::journal::Journal;
 use super::kind::Kind;
 use super::options::Options;
 use super::plot::Outcome;
-use super::report::{Report, nearest_classes};
+use super::report::Report;
 use super::show::{SHOWN, drawn};
 use super::{example_name, plot};
-use crate::data::{Draw, Partners, Samples, Split, generator};
+use crate::data::{Partners, Samples, Split};
 use crate::{Activation, Adam, EarlyStopping, Event, Mlp, Parameters, ParamsAdam, Training, mean_loss, mlp};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Module, Tensor};
@@ -96,16 +96,13 @@ impl Session {
 
     /// The same run with targets made of the data's own, all at once and before the first step.
     pub fn with_targets(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
-        let (train, test) = (self.data.train.map_targets(&f)?, self.data.test.map_targets(&f)?);
-        Ok(Self { data: Split { train, test }, ..self.clone() })
+        Ok(Self { data: self.data.map_targets(f)?, ..self.clone() })
     }
 
     /// The same run on groups of images: one for each image, with the partners that `draw` gives it. The targets are the
     /// classes, (N, members). A batch's images are those of its first group, then those of the second, and so on.
     pub fn with_groups<const N: usize>(&self, draw: impl Fn(&mut Partners) -> [u32; N]) -> Result<Self> {
-        let mut rng = generator(self.options.seed, Draw::Groups);
-        let train = self.data.train.grouped(&draw, &mut rng)?;
-        Ok(Self { data: Split { train, test: self.data.test.grouped(&draw, &mut rng)? }, ..self.clone() })
+        Ok(Self { data: self.data.grouped(draw, self.options.seed)?, ..self.clone() })
     }
 
     /// The same run, if its inputs have as many numbers as the model wants.

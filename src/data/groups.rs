@@ -1,4 +1,4 @@
-use super::Samples;
+use super::{Draw, Samples, Split, generator};
 use candle_core::{DType, Result, Tensor};
 use rand::{Rng, rngs::StdRng};
 
@@ -91,6 +91,17 @@ impl Samples {
             targets: Tensor::from_vec(targets, shape, self.inputs.device())?,
             groups: Some(Tensor::from_vec(groups, shape, self.inputs.device())?),
         })
+    }
+}
+
+impl Split {
+    /// Groups of the samples of each part, drawn by the seed: [`Samples::grouped`].
+    ///
+    /// # Errors
+    /// If the targets are no classes, (N).
+    pub fn grouped<const N: usize>(&self, draw: impl Fn(&mut Partners) -> [u32; N], seed: u64) -> Result<Self> {
+        let mut rng = generator(seed, Draw::Groups);
+        Ok(Self { train: self.train.grouped(&draw, &mut rng)?, test: self.test.grouped(&draw, &mut rng)? })
     }
 }
 

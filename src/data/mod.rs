@@ -32,7 +32,6 @@ pub(crate) enum Draw {
     Order = 1,
     Split = 2,
     FakeImages = 3,
-    #[cfg(feature = "cli")]
     Groups = 4,
 }
 

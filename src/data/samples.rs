@@ -148,6 +148,11 @@ impl Split {
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         Ok(Self { train: self.train.to_device(device)?, test: self.test.to_device(device)? })
     }
+
+    /// The same inputs with other targets, in both parts.
+    pub fn map_targets(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { train: self.train.map_targets(&f)?, test: self.test.map_targets(&f)? })
+    }
 }
 
 /// Pixels as numbers from 0 to 1.

@@ -83,7 +83,7 @@ fn parts(text: &str) -> Result<String> {
         let Some(words) = line.strip_prefix("{{").and_then(|line| line.strip_suffix("}}")) else {
             return Ok(line.to_owned());
         };
-        let mut words = words.split_whitespace();
+        let mut words = words.splitn(3, ' ');
         let mut word = || words.next().unwrap_or_default();
         let (part, name, torch) = (word(), word(), word());
         let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));

@@ -17,12 +17,12 @@ pub use values::class_weights;
 
 use anyhow::{Error, Result, anyhow, bail, ensure};
 use candle_core::{DType, Device, Module, Tensor};
-use candle_losses::data::{self, Samples, Split};
+use candle_losses::data::{self, Partners, Samples, Split};
 use candle_losses::loss::Reduction;
 use candle_losses::{Activation, Adam, Event, Mlp, Parameters, ParamsAdam, Training, mlp};
-use candle_nn::Optimizer;
+use candle_nn::{Optimizer, VarBuilder};
 use clap::ArgAction;
-use figures::{described, outputs};
+use figures::{described, nearest_classes, outputs};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::process::ExitCode;
@@ -195,7 +195,7 @@ pub struct Args<S: Source> {
 /// Those options of an example's that mean something in a browser.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Training")]
-struct Options {
+pub struct Options {
     /// Passes over the training samples
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
@@ -233,51 +233,36 @@ struct Options {
     no_shuffle: bool,
 }
 
-impl<S: Source> Args<S> {
+impl Options {
     pub fn reduction(&self, default: Reduction) -> Reduction {
         let _ = visit(|visit| visit.found.description.reduction = format!("{default:?}").to_lowercase());
-        self.options.reduction.unwrap_or(default)
+        self.reduction.unwrap_or(default)
+    }
+
+    pub fn device(&self) -> Result<Device> {
+        Ok(Device::Cpu)
+    }
+}
+
+impl<S: Source> Args<S> {
+    pub fn reduction(&self, default: Reduction) -> Reduction {
+        self.options.reduction(default)
     }
 
     pub fn start(self) -> Result<Session> {
-        let options = self.options;
-        let (epochs, batch_size, lr) = (S::KIND.epochs(), S::KIND.batch_size(), S::KIND.lr());
-        let training = Training {
-            epochs: options.epochs.unwrap_or(epochs),
-            batch_size: options.batch_size.unwrap_or(batch_size),
-            seed: options.seed,
-            shuffle: !options.no_shuffle,
-            accumulate: options.accumulate,
-            clip_norm: options.clip_norm,
-            taken: 0,
-        };
-        visit(|visit| {
-            let description = &mut visit.found.description;
-            (description.epochs, description.batch_size, description.lr) = (epochs, batch_size, lr);
-            if matches!(visit.task, Task::Describe) { Err(Over) } else { Ok(()) }
-        })??;
-        let wanted = format!("{:?} {}", self.source, options.seed);
-        let loaded = LOADED.with_borrow(|loaded| loaded.clone()).filter(|(loaded, _)| *loaded == wanted);
-        let mut data = match loaded {
-            Some((_, data)) => data,
-            None => {
-                // Two at a time are more than a small machine has room for.
-                LOADED.set(None);
-                let data = self.source.load(options.seed)?;
-                LOADED.set(Some((wanted, data.clone())));
-                data
+        let wanted = format!("{:?} {}", self.source, self.options.seed);
+        let seed = self.options.seed;
+        Session::of(self.options, S::KIND, || {
+            let loaded = LOADED.with_borrow(|loaded| loaded.clone()).filter(|(loaded, _)| *loaded == wanted);
+            if let Some((_, data)) = loaded {
+                return Ok(data);
             }
-        };
-        data.train = data.train.take(options.limit.unwrap_or(usize::MAX))?;
-        if let Some(pixels) =
-            visit(|visit| if let Task::Look(pixels) = &visit.task { Some(pixels.clone()) } else { None })?
-        {
-            let image = Tensor::from_vec(pixels, (1, 28, 28), &Device::Cpu)?;
-            data.test = Samples::new(image, Tensor::new(&[0u32], &Device::Cpu)?)?;
-        }
-        let parameters =
-            visit(|visit| visit.run.parameters.get_or_insert_with(|| Parameters::seeded(options.seed)).clone())?;
-        Ok(Session { data, training, lr: options.lr.unwrap_or(lr), parameters })
+            // Two at a time are more than a small machine has room for.
+            LOADED.set(None);
+            let data = self.source.load(seed)?;
+            LOADED.set(Some((wanted, data.clone())));
+            Ok(data)
+        })
     }
 }
 
@@ -339,18 +324,62 @@ pub struct Session {
 }
 
 impl Session {
+    pub fn new(options: Options, kind: Kind, data: Split, _device: Device) -> Result<Self> {
+        Self::of(options, kind, || Ok(data))
+    }
+
+    fn of(options: Options, kind: Kind, load: impl FnOnce() -> Result<Split>) -> Result<Self> {
+        let (epochs, batch_size, lr) = (kind.epochs(), kind.batch_size(), kind.lr());
+        visit(|visit| {
+            let description = &mut visit.found.description;
+            (description.epochs, description.batch_size, description.lr) = (epochs, batch_size, lr);
+            if matches!(visit.task, Task::Describe) { Err(Over) } else { Ok(()) }
+        })??;
+        let mut data = load()?;
+        data.train = data.train.take(options.limit.unwrap_or(usize::MAX))?;
+        if let Some(pixels) =
+            visit(|visit| if let Task::Look(pixels) = &visit.task { Some(pixels.clone()) } else { None })?
+        {
+            let image = Tensor::from_vec(pixels, (1, 28, 28), &Device::Cpu)?;
+            data.test = Samples::new(image, Tensor::new(&[0u32], &Device::Cpu)?)?;
+        }
+        let parameters =
+            visit(|visit| visit.run.parameters.get_or_insert_with(|| Parameters::seeded(options.seed)).clone())?;
+        let training = Training {
+            epochs: options.epochs.unwrap_or(epochs),
+            batch_size: options.batch_size.unwrap_or(batch_size),
+            seed: options.seed,
+            shuffle: !options.no_shuffle,
+            accumulate: options.accumulate,
+            clip_norm: options.clip_norm,
+            taken: 0,
+        };
+        Ok(Self { data, training, lr: options.lr.unwrap_or(lr), parameters })
+    }
+
     pub fn device(&self) -> &Device {
         &Device::Cpu
     }
 
     pub fn with_targets(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
-        let (train, test) = (self.data.train.map_targets(&f)?, self.data.test.map_targets(&f)?);
-        Ok(Self { data: Split { train, test }, ..self.clone() })
+        Ok(Self { data: self.data.map_targets(f)?, ..self.clone() })
+    }
+
+    pub fn with_groups<const N: usize>(&self, draw: impl Fn(&mut Partners) -> [u32; N]) -> Result<Self> {
+        Ok(Self { data: self.data.grouped(draw, self.training.seed)?, ..self.clone() })
+    }
+
+    /// Nobody can name other data in a browser.
+    pub fn with_inputs_of(self, _features: usize) -> Result<Self> {
+        Ok(self)
+    }
+
+    pub fn builder(&self) -> VarBuilder<'static> {
+        self.parameters.builder(DType::F32, self.device())
     }
 
     pub fn mlp(&self, widths: &[usize], last: Activation) -> Result<Mlp> {
-        let vb = self.parameters.builder(DType::F32, self.device());
-        Ok(mlp(&[&[self.data.train.features()], widths].concat(), last, vb)?)
+        Ok(mlp(&[&[self.data.train.features()], widths].concat(), last, self.builder())?)
     }
 
     /// Takes the steps that the visit is for, and ends it if there are more.
@@ -404,6 +433,12 @@ impl Session {
         let (part, samples) = if test.is_empty() { ("Training", train) } else { ("Test", test) };
         let (output, target) = (outputs(model, samples)?, samples.targets().clone());
         Ok(Report { part, samples: samples.len(), output, target })
+    }
+
+    pub fn report_nearest_neighbours(&self, model: &impl Module) -> Result<()> {
+        let report = self.report(model)?;
+        let classes = nearest_classes(model, &self.data.train.take(10_000)?, &report.output)?;
+        report.share("nearest-neighbour accuracy", &classes.eq(&report.target)?)
     }
 
     /// The first held-out images, each with what the model makes of it and what is true.
