@@ -1,6 +1,6 @@
 // <loss-playground task="numbers"> or "classes">: two losses learn the same points, which the reader moves.
 import { Live, element, field, short } from "./page.js";
-import { Plot, draw } from "./plot.js";
+import { Plot, draw, set } from "./plot.js";
 
 const LOSSES = {
   numbers: {
@@ -74,6 +74,8 @@ export class LossPlayground extends Live {
     this.status = element("p", { class: "live-figures", role: "status" });
     this.message = element("p", { class: "live-message", role: "alert" });
     const plots = this.isOfNumbers ? [new Plot("The points, and what each loss makes of them", 320)] : this.sides.map(({ name }) => new Plot(`The points, and the classes under loss ${name}`, 280));
+    // What is in an image would be nothing to a screen reader.
+    for (const { svg } of plots) set(svg, { role: "group" });
     this.plots = plots;
     const pictures = element("div", { class: this.isOfNumbers ? "" : "live-pair" }, ...plots.map(({ svg }) => svg));
     const help = this.isOfNumbers ? "Drag a point. By keys: ← and → choose one, ↑ and ↓ move it." : "Press a point to give it the other class. By keys: ← and → choose one, Enter presses it.";
@@ -197,11 +199,8 @@ export class LossPlayground extends Live {
     const lines = this.sides.map(({ learner }, i) => ({ places: PLACES, values: learner.outputs(PLACES), look: `line-${i}` }));
     const dots = this.points.map(({ x, y }) => ({ x: x[0], y, look: "point" }));
     this.plots[0].draw({ x: [-1, 1], y: [-EDGE, EDGE], xLabel: "input", yLabel: "target", lines, dots });
-    this.hold(this.plots[0], (i, dot) => {
-      const { x, y } = this.points[i];
-      const described = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": -LIMIT, "aria-valuemax": LIMIT, "aria-label": `target at ${short(x[0])}`, "aria-valuenow": short(y) };
-      for (const [key, value] of Object.entries(described)) dot.setAttribute(key, value);
-    });
+    const fixed = { role: "slider", "aria-orientation": "vertical", "aria-valuemin": -LIMIT, "aria-valuemax": LIMIT };
+    this.hold(this.plots[0], fixed, ({ x, y }) => ({ "aria-label": `target at ${short(x[0])}`, "aria-valuenow": short(y) }));
   }
 
   drawClasses() {
@@ -219,11 +218,7 @@ export class LossPlayground extends Live {
         }
         draw(plot.under, "path", { class: `area class-${cls}`, d: path });
       }
-      this.hold(plot, (i, dot) => {
-        dot.setAttribute("role", "button");
-        const { x, y } = this.points[i];
-        dot.setAttribute("aria-label", `the point at ${short(x[0])}, ${short(x[1])}: class ${y}`);
-      });
+      this.hold(plot, { role: "button" }, ({ x, y }) => ({ "aria-label": `the point at ${short(x[0])}, ${short(x[1])}: class ${y}` }));
     });
   }
 
@@ -233,17 +228,15 @@ export class LossPlayground extends Live {
     this.changed();
   }
 
-  /** Makes points that can be moved, or given the other class. */
-  hold(plot, describe) {
-    // What is in an image would be nothing to a screen reader.
-    plot.svg.setAttribute("role", "group");
+  /** Makes points that can be moved, or given the other class; `describe` says in attributes what one is by now. */
+  hold(plot, fixed, describe) {
     plot.svg.querySelectorAll(".dot").forEach((dot, i) => {
-      describe(i, dot);
+      set(dot, describe(this.points[i]));
       if (dot.hasAttribute("tabindex")) return;
       // The tab key comes to one of them, the arrow keys to the others.
-      dot.setAttribute("tabindex", i === 0 ? 0 : -1);
+      set(dot, { ...fixed, tabindex: i === 0 ? 0 : -1 });
       dot.addEventListener("focus", () => {
-        for (const other of dot.parentNode.children) other.setAttribute("tabindex", other === dot ? 0 : -1);
+        for (const other of dot.parentNode.children) set(other, { tabindex: other === dot ? 0 : -1 });
       });
       dot.addEventListener("keydown", (event) => {
         const next = { ArrowRight: dot.nextSibling, ArrowLeft: dot.previousSibling }[event.key];

@@ -5,10 +5,15 @@ const SVG = "http://www.w3.org/2000/svg";
 // At the right there is room for half of the last number.
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 22, 22, 34];
 
+/** Gives a shape its attributes. */
+export function set(shape, attributes) {
+  for (const [key, value] of Object.entries(attributes)) shape.setAttribute(key, value);
+}
+
 /** A shape among others. */
 export function draw(parent, name, attributes, text) {
   const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  set(made, attributes);
   if (text !== undefined) made.textContent = text;
   parent.append(made);
   return made;
@@ -43,9 +48,7 @@ export class Plot {
   /** `label` says what the picture shows to those who don't see it. */
   constructor(label, height) {
     this.svg = document.createElementNS(SVG, "svg");
-    this.svg.setAttribute("role", "img");
-    this.svg.setAttribute("aria-label", label);
-    this.svg.setAttribute("class", "live-plot");
+    set(this.svg, { role: "img", "aria-label": label, class: "live-plot" });
     // What is drawn anew each time, and points that stay, so that they can be held.
     [this.under, this.over] = ["g", "g"].map((name) => draw(this.svg, name, {}));
     this.height = height;
@@ -107,7 +110,7 @@ export class Plot {
     while (this.over.childElementCount > dots.length) this.over.lastChild.remove();
     dots.forEach(({ x, y, look }, i) => {
       const dot = this.over.children[i] ?? draw(this.over, "circle", { r: 4.5 });
-      for (const [key, value] of Object.entries({ class: `dot ${look}`, cx: this.x(x), cy: this.y(y) })) dot.setAttribute(key, value);
+      set(dot, { class: `dot ${look}`, cx: this.x(x), cy: this.y(y) });
     });
     for (const { x, y, look } of picture.marks ?? []) {
       draw(this.under, "line", { class: `mark ${look}`, x1: this.x(x), x2: this.x(x), y1: TOP, y2: bottom });

@@ -14,7 +14,8 @@ const python = (name) => name.replaceAll("-", "_");
 
 /** An option's value in Python. */
 function literal({ name, value_name }, value) {
-  if (name.endsWith("weight")) return `torch.tensor([${value}])`;
+  // Of whole numbers it would be a tensor of them, which PyTorch refuses as weights.
+  if (name.endsWith("weight")) return `torch.tensor([${value}], dtype=torch.float)`;
   if (name === "reduction") return `"${value}"`;
   return value_name.includes(",") ? `[${value}]` : value;
 }

@@ -137,12 +137,12 @@ test("what is set is in the command and in PyTorch's line", async () => {
   await fill(element, "reduction", "sum");
   const [command, torch] = await element.locator(".live-code code").allTextContents();
   assert.equal(command, "cargo run --example cross_entropy -- --dataset digits --reduction sum --label-smoothing 0.1 --weight 1,1,1,1,1,1,1,1,1,2");
-  assert.equal(torch, 'torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2]), ignore_index=-100)');
+  assert.equal(torch, 'torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=torch.tensor([1,1,1,1,1,1,1,1,1,2], dtype=torch.float), ignore_index=-100)');
   await close();
 
   const weighted = await training("bce_with_logits");
   await fill(weighted.element, "pos-weight", 3);
-  assert.equal(await weighted.element.locator(".live-code code").last().textContent(), "torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3]))");
+  assert.equal(await weighted.element.locator(".live-code code").last().textContent(), "torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3], dtype=torch.float))");
   await weighted.close();
 
   // Where an example's default is not PyTorch's, and what has none there.
