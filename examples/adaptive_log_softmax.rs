@@ -14,7 +14,7 @@ use anyhow::ensure;
 use candle_core::{Module, Result, Tensor};
 use candle_losses::cli::{Kind, Options, Session, run};
 use candle_losses::data::{Piece, constitution};
-use candle_losses::loss::{AdaptiveLogSoftmaxLoss, Reduction};
+use candle_losses::loss::{AdaptiveLogSoftmaxWithLoss, Reduction};
 use candle_nn::{Embedding, Init, Linear, VarBuilder, embedding, linear};
 
 #[derive(clap::Parser)]
@@ -34,7 +34,7 @@ const WIDTH: usize = 64;
 struct Reader {
     words: Embedding,
     hidden: Linear,
-    loss: AdaptiveLogSoftmaxLoss,
+    loss: AdaptiveLogSoftmaxWithLoss,
 }
 
 impl Reader {
@@ -56,7 +56,7 @@ impl Reader {
         Ok(Self {
             words: embedding(classes, 16, vb.pp("words"))?,
             hidden: linear(16 * CONTEXT, WIDTH, vb.pp("hidden"))?,
-            loss: AdaptiveLogSoftmaxLoss { cutoffs, head, head_bias: None, tails },
+            loss: AdaptiveLogSoftmaxWithLoss { cutoffs, head, head_bias: None, tails },
         })
     }
 }

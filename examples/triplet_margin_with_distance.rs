@@ -12,6 +12,7 @@ use candle_core::{D, Module, Tensor};
 use candle_losses::Activation;
 use candle_losses::cli::{Args, Digits, run};
 use candle_losses::loss::{Reduction, TripletMarginWithDistanceLoss};
+use std::sync::Arc;
 
 #[derive(clap::Parser)]
 #[command(about = "Triplet margin with a distance of your own: one minus the cosine")]
@@ -39,8 +40,8 @@ fn main() -> std::process::ExitCode {
         let images = args.start()?;
         let triplets = images.with_groups(|draw| [draw.own(), draw.same(), draw.other()])?;
         let model = triplets.mlp(&[64, 32, 16], Activation::Linear)?;
-        let distance = Box::new(|u: &Tensor, v: &Tensor| 1.0 - (unit(u)? * unit(v)?)?.sum(D::Minus1)?);
-        let loss = TripletMarginWithDistanceLoss { distance, margin, swap, reduction };
+        let distance_function = Arc::new(|u: &Tensor, v: &Tensor| 1.0 - (unit(u)? * unit(v)?)?.sum(D::Minus1)?);
+        let loss = TripletMarginWithDistanceLoss { distance_function, margin, swap, reduction };
 
         triplets.fit(|images, _| {
             let points = model.forward(images)?.reshape(((), 3, 16))?;

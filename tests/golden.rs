@@ -93,7 +93,7 @@ impl<'a> Case<'a> {
                 let loss = LinearCrossEntropyLoss { weight, ignore_index, label_smoothing, chunk, reduction };
                 loss.forward(x, y, all.get("linear_bias"), &all["target"])
             }
-            "AdaptiveLogSoftmaxLoss" => {
+            "AdaptiveLogSoftmaxWithLoss" => {
                 let cutoffs = self.json["options"]["cutoffs"].as_array().unwrap();
                 let cutoffs = cutoffs.iter().map(|cutoff| cutoff.as_u64().unwrap() as usize).collect::<Vec<_>>();
                 let tail = |i: usize| {
@@ -102,7 +102,7 @@ impl<'a> Case<'a> {
                 };
                 let tails = (0..cutoffs.len()).map(tail).collect();
                 let (head, head_bias) = (all["head"].clone(), all.get("head_bias").cloned());
-                let (output, loss) = AdaptiveLogSoftmaxLoss { cutoffs, head, head_bias, tails }.forward(x, y)?;
+                let (output, loss) = AdaptiveLogSoftmaxWithLoss { cutoffs, head, head_bias, tails }.forward(x, y)?;
                 Ok(if reduction == Reduction::None { output } else { loss })
             }
             "CrossEntropyLoss" => {
@@ -147,7 +147,7 @@ impl<'a> Case<'a> {
                 };
                 if self.flag("distance") {
                     // |d| = d · sign(d), whose derivative at 0 is 0 as PyTorch's.
-                    loss.distance = Box::new(|u, v| {
+                    loss.distance_function = std::sync::Arc::new(|u, v| {
                         let d = (u - v)?;
                         (&d * d.detach().sign()?)?.sum(candle_core::D::Minus1)
                     });

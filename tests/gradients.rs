@@ -88,7 +88,7 @@ fn cases() -> Vec<Case> {
         vec![real(1), head, projection, rare],
         Box::new(|v| {
             let tails = vec![(v[2].clone(), v[3].clone())];
-            let loss = AdaptiveLogSoftmaxLoss { cutoffs: vec![2], head: v[1].clone(), head_bias: None, tails };
+            let loss = AdaptiveLogSoftmaxWithLoss { cutoffs: vec![2], head: v[1].clone(), head_bias: None, tails };
             let (output, mean) = loss.forward(&v[0], &Tensor::new(&[5i64, 0, 2, 1], &device())?)?;
             output.sqr()?.sum_all()? + mean
         }),
@@ -230,7 +230,7 @@ fn every_loss_is_differentiated() {
     let source = include_str!("../src/loss/mod.rs");
     let modules = source.lines().filter_map(|line| line.strip_prefix("pub use ")?.split("::").next());
     let cases = cases();
-    for module in modules.filter(|module| *module != "crate") {
+    for module in modules.filter(|module| !["crate", "reduction"].contains(module)) {
         assert!(cases.iter().any(|(name, ..)| name.starts_with(module)), "{module} has no case");
     }
 }

@@ -223,7 +223,7 @@ impl Cell {
                 prepared(tracked, move |x| {
                     let tails = [(2, 3), (4, 5)].map(|(projection, rows)| (x[projection].clone(), x[rows].clone()));
                     let (cutoffs, head) = (vec![100, 1000], x[1].clone());
-                    let loss = AdaptiveLogSoftmaxLoss { cutoffs, head, head_bias: None, tails: tails.into() };
+                    let loss = AdaptiveLogSoftmaxWithLoss { cutoffs, head, head_bias: None, tails: tails.into() };
                     Ok(loss.forward(&x[0], &target)?.1)
                 })
             }

@@ -5,6 +5,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use candle_losses::loss::*;
+use std::sync::Arc;
 
 /// A loss as a curve over one number.
 pub struct View {
@@ -392,7 +393,7 @@ pub const LOSSES: &[View] = &[
         curve: |x, v| {
             let power = v[0];
             let loss = TripletMarginWithDistanceLoss {
-                distance: Box::new(move |a, b| (a - b)?.sqr()?.sum(1)?.powf(power / 2.)),
+                distance_function: Arc::new(move |a, b| (a - b)?.sqr()?.sum(1)?.powf(power / 2.)),
                 margin: v[1],
                 swap: v[2] != 0.0,
                 reduction: NONE,
@@ -441,7 +442,7 @@ pub const LOSSES: &[View] = &[
             let zeros = |shape| Tensor::zeros(shape, x.dtype(), x.device());
             let head = Tensor::new(&[[0.0f64], [0.0], [1.0]], x.device())?;
             let tails = vec![(zeros((1, 1))?, zeros((3, 1))?)];
-            let loss = AdaptiveLogSoftmaxLoss { cutoffs: vec![2], head, head_bias: None, tails };
+            let loss = AdaptiveLogSoftmaxWithLoss { cutoffs: vec![2], head, head_bias: None, tails };
             loss.forward(&x.unsqueeze(1)?, &class(x, whole("class", v[0])?)?)?.0.neg()
         },
     },

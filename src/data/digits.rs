@@ -1,5 +1,5 @@
 use super::{Images, Split, told};
-use crate::kernel::pool::in_parallel;
+use crate::kernel::parallel::in_parallel;
 use anyhow::{Result, ensure};
 use candle_core::Device;
 use rand::{Rng, SeedableRng, rngs::StdRng};

@@ -1,5 +1,7 @@
-use crate::kernel::pool::in_parallel;
-use crate::kernel::{CHUNK, elements, is_host};
+use crate::kernel::lanes::CHUNK;
+use crate::kernel::parallel::in_parallel;
+use crate::kernel::storage::elements;
+use crate::kernel::switches::reads_values;
 use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -159,7 +161,7 @@ impl Split {
 fn brightness(pixels: &Tensor) -> Result<Tensor> {
     // Times it, as candle-datasets does: a division rounds some of them otherwise.
     const UNIT: f32 = 1.0 / 255.0;
-    if !is_host(pixels.device()) {
+    if !reads_values(pixels.device()) {
         return pixels.to_dtype(DType::F32)? * f64::from(UNIT);
     }
     let pixels = pixels.contiguous()?;

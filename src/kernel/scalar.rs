@@ -1,42 +1,73 @@
-//! Functions of one number that the losses' formulas are written in, in single and in double precision. They have no
-//! branches and call nothing, so that a loop over them becomes vector instructions; the standard library's would be called
-//! one by one.
+//! The numbers that formulas are written in: `f32` and `f64` on the CPU, and [`Expr`](super::expr::Expr) anywhere else.
+//!
+//! The functions of `f32` and `f64` have no branches and call nothing, so that a loop over them becomes vector
+//! instructions. Calls of the standard library's functions would not.
 
-use super::LANES;
-use super::elements::{AnyFormula, Asked, Tile};
-use super::number::Number;
-use super::rows::{AnyRowLoss, Group};
-use std::ops::Neg;
+use candle_core::WithDType;
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// A number that is computed with.
-pub(crate) trait Float: Number<Wide = Self> + Neg<Output = Self> + std::iter::Sum {
-    const ONE: Self;
-    const INFINITY: Self;
+/// A number that a formula computes with.
+///
+/// A formula has no `if`: a choice is a [`select`](Self::select), which computes both sides. So the same formula can run
+/// on vectors and can be recorded.
+pub(crate) trait Scalar:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    /// The result of a comparison. A comparison with NaN is false.
+    type Mask: Copy;
+
+    fn constant(value: f64) -> Self;
+    fn lt(self, other: Self) -> Self::Mask;
+    fn le(self, other: Self) -> Self::Mask;
+    fn eq(self, other: Self) -> Self::Mask;
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
     fn abs(self) -> Self;
     fn sqrt(self) -> Self;
-    fn powf(self, exponent: Self) -> Self;
-    /// This size with that sign.
-    fn copysign(self, sign: Self) -> Self;
-
-    /// `e^x` to 2 units in the last place; 0 and infinity where they are due.
+    /// `e^x` to 2 units in the last place.
     fn exp(self) -> Self;
-
-    /// `log x` to 2 units in the last place; -∞ of 0, NaN of negative numbers.
+    /// `log x` to 2 units in the last place; -∞ at 0, NaN below it.
     fn ln(self) -> Self;
+}
 
-    /// What the formula makes of a tile, in this precision.
-    fn elements<const N: usize>(formula: &dyn AnyFormula<N>, tile: Tile<Self, N>, asked: Asked) -> [Self; LANES];
+/// `f32` or `f64`, the precisions that the CPU computes in.
+pub(crate) trait Float: Scalar<Mask = bool> + WithDType + std::iter::Sum {
+    const ZERO: Self;
+    const ONE: Self;
+    const INFINITY: Self;
 
-    /// What the loss makes of some rows, in this precision.
-    fn rows<const N: usize>(loss: &dyn AnyRowLoss<N>, group: Group<Self, N>);
+    fn powf(self, exponent: Self) -> Self;
 }
 
 macro_rules! float {
     ($t:ty, $precision:ident) => {
-        impl Float for $t {
-            const ONE: Self = 1.0;
-            const INFINITY: Self = <$t>::INFINITY;
+        impl Scalar for $t {
+            type Mask = bool;
+
+            #[inline(always)]
+            fn constant(value: f64) -> Self {
+                value as $t
+            }
+
+            #[inline(always)]
+            fn lt(self, other: Self) -> bool {
+                self < other
+            }
+
+            #[inline(always)]
+            fn le(self, other: Self) -> bool {
+                self <= other
+            }
+
+            #[inline(always)]
+            fn eq(self, other: Self) -> bool {
+                self == other
+            }
+
+            #[inline(always)]
+            fn select(mask: bool, yes: Self, no: Self) -> Self {
+                if mask { yes } else { no }
+            }
 
             #[inline(always)]
             fn abs(self) -> Self {
@@ -49,16 +80,6 @@ macro_rules! float {
             }
 
             #[inline(always)]
-            fn powf(self, exponent: Self) -> Self {
-                self.powf(exponent)
-            }
-
-            #[inline(always)]
-            fn copysign(self, sign: Self) -> Self {
-                self.copysign(sign)
-            }
-
-            #[inline(always)]
             fn exp(self) -> Self {
                 $precision::exp(self)
             }
@@ -67,13 +88,16 @@ macro_rules! float {
             fn ln(self) -> Self {
                 $precision::ln(self)
             }
+        }
 
-            fn elements<const N: usize>(formula: &dyn AnyFormula<N>, tile: Tile<$t, N>, asked: Asked) -> [$t; LANES] {
-                formula.$precision(tile, asked)
-            }
+        impl Float for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const INFINITY: Self = <$t>::INFINITY;
 
-            fn rows<const N: usize>(loss: &dyn AnyRowLoss<N>, group: Group<$t, N>) {
-                loss.$precision(group)
+            #[inline(always)]
+            fn powf(self, exponent: Self) -> Self {
+                self.powf(exponent)
             }
         }
     };
@@ -81,67 +105,55 @@ macro_rules! float {
 float!(f32, single);
 float!(f64, double);
 
-/// Constants and options as numbers of the kind that is computed in.
 #[inline(always)]
-pub(crate) fn of<W: Float>(value: f64) -> W {
-    W::from_f64(value)
+pub(crate) fn zero<S: Scalar>() -> S {
+    S::constant(0.0)
 }
 
-/// The smaller; a number where one is none.
 #[inline(always)]
-pub(crate) fn least<W: Float>(a: W, b: W) -> W {
-    candle_core::cpu::kernels::VecOps::min(a, b)
+pub(crate) fn one<S: Scalar>() -> S {
+    S::constant(1.0)
 }
 
-/// The larger; a number where one is none.
+/// -1, 0 or 1; NaN of NaN.
 #[inline(always)]
-pub(crate) fn most<W: Float>(a: W, b: W) -> W {
-    candle_core::cpu::kernels::VecOps::max(a, b)
+pub(crate) fn sign<S: Scalar>(x: S) -> S {
+    S::select(x.lt(zero()), -one::<S>(), S::select(zero::<S>().lt(x), one(), x))
 }
 
-/// -1, ±0 or 1; NaN of NaN.
+/// `x`, but not below `bound`; NaN of NaN.
 #[inline(always)]
-pub(crate) fn sign<W: Float>(x: W) -> W {
-    if x.abs() > W::ZERO { W::ONE.copysign(x) } else { x }
+pub(crate) fn clamp_min<S: Scalar>(x: S, bound: S) -> S {
+    S::select(x.lt(bound), bound, x)
 }
 
-/// `x` within ±`bound`; NaN of NaN. The standard library's may panic, which keeps a loop from becoming vectors.
+/// `x` within ±`bound`; NaN of NaN.
 #[inline(always)]
-pub(crate) fn clamp<W: Float>(x: W, bound: W) -> W {
-    if x < -bound {
-        -bound
-    } else if x > bound {
-        bound
-    } else {
-        x
-    }
+pub(crate) fn clamp<S: Scalar>(x: S, bound: S) -> S {
+    S::select(x.lt(-bound), -bound, S::select(bound.lt(x), bound, x))
 }
 
-/// `x` where it is positive, else 0.
+/// `max(x, 0)`; NaN of NaN.
 #[inline(always)]
-pub(crate) fn positive<W: Float>(x: W) -> W {
-    if x > W::ZERO { x } else { W::ZERO }
+pub(crate) fn relu<S: Scalar>(x: S) -> S {
+    S::select(x.le(zero()), zero(), x)
 }
 
-/// 1 if it is so, else 0.
+/// `log(1 + y)` for `y` in [-1, 1], exact for small `y` as well.
+///
+/// `1 + y` is rounded. The digits of `y` that it lost are added to its logarithm: their factor `1 / (1 + y)` is 1 to
+/// rounding wherever digits are lost.
 #[inline(always)]
-pub(crate) fn indicator<W: Float>(is_so: bool) -> W {
-    if is_so { W::ONE } else { W::ZERO }
-}
-
-/// `log(1 + y)` for `y >= -1`, without losing a `y` that vanishes beside 1.
-#[inline(always)]
-pub(crate) fn ln_1p<W: Float>(y: W) -> W {
-    let sum = W::ONE + y;
-    // At y = -1 nothing was lost, and the bound keeps 0 / 0 out.
-    sum.ln() + (y - (sum - W::ONE)) / most(sum, of(1e-30))
+pub(crate) fn ln_1p<S: Scalar>(y: S) -> S {
+    let sum = y + one();
+    sum.ln() + (y - (sum - one()))
 }
 
 /// `log(1 + e^-|x|)` and the sigmoid `1 / (1 + e^-x)`, both exact in both tails.
 #[inline(always)]
-pub(crate) fn logistic<W: Float>(x: W) -> (W, W) {
+pub(crate) fn logistic<S: Scalar>(x: S) -> (S, S) {
     let e = (-x.abs()).exp();
-    (ln_1p(e), (if x >= W::ZERO { W::ONE } else { e }) / (W::ONE + e))
+    (ln_1p(e), S::select(x.lt(zero()), e, one()) / (e + one()))
 }
 
 mod single {
@@ -154,7 +166,7 @@ mod single {
     /// Adding it to a small number leaves that number, rounded, in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
 
-    /// With `x = n·log 2 + r` it is `2^n · e^r`. The polynomial is that of Moshier's Cephes library.
+    /// `2^n · e^r` with `x = n·log 2 + r`. The polynomial is that of Moshier's Cephes library.
     #[inline(always)]
     pub(super) fn exp(x: f32) -> f32 {
         let x = x.clamp(-104.0, 89.0);
@@ -179,7 +191,7 @@ mod single {
         f32::from_bits((n.wrapping_add(127) << 23) as u32)
     }
 
-    /// With `x = 2^e · m` and `m` around 1 it is `e·log 2 + log m`. The polynomial is that of Moshier's Cephes library.
+    /// `e·log 2 + log m` with `x = 2^e · m` and `m` around 1. The polynomial is that of Moshier's Cephes library.
     #[inline(always)]
     pub(super) fn ln(x: f32) -> f32 {
         // The smallest numbers have no leading 1; here they get one.
@@ -242,7 +254,7 @@ mod double {
         f64::from_bits(n.wrapping_add(1023) << 52)
     }
 
-    /// With `s = f / (2 + f)` it is `log(1 + f) = 2·atanh(s)`. The polynomial is that of Sun's fdlibm.
+    /// With `s = f / (2 + f)` `log(1 + f)` is `2·atanh(s)`. The polynomial is that of Sun's fdlibm.
     #[inline(always)]
     pub(super) fn ln(x: f64) -> f64 {
         let tiny = x < f64::MIN_POSITIVE;
@@ -277,7 +289,7 @@ mod double {
 mod tests {
     use super::*;
 
-    /// Numbers of every size, and those where something changes.
+    /// Numbers of every magnitude, and the limits of the type.
     fn numbers() -> impl Iterator<Item = f32> {
         let sizes = (0..=u32::from(u16::MAX)).map(|high| f32::from_bits(high << 16 | 0x5a5a));
         sizes.chain((-2000..2000).map(|i| i as f32 / 16.0)).chain([f32::MIN_POSITIVE, 1e-45, 1.0, f32::MAX])
@@ -289,7 +301,7 @@ mod tests {
         sizes.chain((-20_000..20_000).map(|i| f64::from(i) / 27.0)).chain([f64::MIN_POSITIVE, 5e-324, 1.0, f64::MAX])
     }
 
-    /// The worst difference from what double precision gives, in units of the last place.
+    /// The worst error against `f64`, in units in the last place, and where it is.
     fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, range: std::ops::RangeInclusive<f32>) -> (f64, f32) {
         let difference = |x: f32| {
             let exact = exact(f64::from(x));
@@ -302,7 +314,7 @@ mod tests {
             .fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
     }
 
-    /// The same from what the standard library gives.
+    /// The same for `f64`, against the standard library.
     fn worst_double(f: fn(f64) -> f64, exact: fn(f64) -> f64, range: std::ops::RangeInclusive<f64>) -> (f64, f64) {
         let difference = |x: f64| {
             let exact = exact(x);
@@ -316,11 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn as_good_as_single_precision_allows() {
+    fn functions_are_exact_to_4_units_in_f32() {
         let all = f32::NEG_INFINITY..=f32::INFINITY;
         for (name, (units, at)) in [
-            ("exp", worst(Float::exp, f64::exp, all.clone())),
-            ("ln", worst(Float::ln, f64::ln, 0.0..=f32::INFINITY)),
+            ("exp", worst(Scalar::exp, f64::exp, all.clone())),
+            ("ln", worst(Scalar::ln, f64::ln, 0.0..=f32::INFINITY)),
             ("ln_1p", worst(ln_1p, f64::ln_1p, -1.0..=1.0)),
             ("tail", worst(|x| logistic(x).0, |x| (-x.abs()).exp().ln_1p(), -80.0..=80.0)),
             ("sigmoid", worst(|x| logistic(x).1, |x| 1.0 / (1.0 + (-x).exp()), -80.0..=f32::INFINITY)),
@@ -331,11 +343,11 @@ mod tests {
     }
 
     #[test]
-    fn as_good_as_double_precision_allows() {
+    fn functions_are_exact_to_4_units_in_f64() {
         let all = f64::NEG_INFINITY..=f64::INFINITY;
         for (name, (units, at)) in [
-            ("exp", worst_double(Float::exp, f64::exp, all.clone())),
-            ("ln", worst_double(Float::ln, f64::ln, 0.0..=f64::INFINITY)),
+            ("exp", worst_double(Scalar::exp, f64::exp, all.clone())),
+            ("ln", worst_double(Scalar::ln, f64::ln, 0.0..=f64::INFINITY)),
             ("ln_1p", worst_double(ln_1p, f64::ln_1p, -1.0..=1.0)),
             ("tail", worst_double(|x| logistic(x).0, |x| (-x.abs()).exp().ln_1p(), -700.0..=700.0)),
             ("sigmoid", worst_double(|x| logistic(x).1, |x| 1.0 / (1.0 + (-x).exp()), -700.0..=f64::INFINITY)),
@@ -345,21 +357,21 @@ mod tests {
         }
     }
 
-    fn what_is_no_number_stays_so<W: Float>() {
-        let nan = of::<W>(f64::NAN);
-        for f in [W::exp, W::ln, ln_1p, sign, |x| logistic(x).0, |x| logistic(x).1] {
+    fn nan_propagates<W: Float>() {
+        let nan = W::constant(f64::NAN);
+        for f in [W::exp, W::ln, ln_1p::<W>, sign, |x| logistic(x).0, |x| logistic(x).1] {
             assert!(f(nan).to_f64().is_nan());
         }
-        let [zero, one, infinity] = [of::<W>(0.0), of(1.0), W::INFINITY];
+        let [zero, one, infinity] = [W::constant(0.0), W::constant(1.0), W::INFINITY];
         assert!((-one).ln().to_f64().is_nan() && ln_1p(-one - one).to_f64().is_nan());
         assert!((zero.ln(), infinity.ln(), ln_1p(-one)) == (-infinity, infinity, -infinity));
         assert!(((-infinity).exp(), infinity.exp(), zero.exp()) == (zero, infinity, one));
-        assert!((sign(of::<W>(-3.0)), sign(zero), sign(of::<W>(3.0))) == (-one, zero, one));
+        assert!((sign(W::constant(-3.0)), sign(zero), sign(W::constant(3.0))) == (-one, zero, one));
     }
 
     #[test]
-    fn what_is_no_number_stays_so_in_both_precisions() {
-        what_is_no_number_stays_so::<f32>();
-        what_is_no_number_stays_so::<f64>();
+    fn nan_propagates_in_both_precisions() {
+        nan_propagates::<f32>();
+        nan_propagates::<f64>();
     }
 }

@@ -1,4 +1,5 @@
-use super::{CrossEntropyLoss, Reduction, float, integers, log_softmax, same_device, same_kind};
+use super::validate::{float, read_indices, same_device, same_kind};
+use super::{CrossEntropyLoss, Reduction, log_softmax};
 use crate::kernel::ops;
 use candle_core::{D, DType, Result, Tensor, bail};
 
@@ -27,10 +28,10 @@ use candle_core::{D, DType, Result, Tensor, bail};
 /// # Example
 /// ```
 /// use candle_core::{DType, Device, Tensor};
-/// use candle_losses::loss::AdaptiveLogSoftmaxLoss;
+/// use candle_losses::loss::AdaptiveLogSoftmaxWithLoss;
 ///
 /// let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F64, &Device::Cpu);
-/// let loss = AdaptiveLogSoftmaxLoss {
+/// let loss = AdaptiveLogSoftmaxWithLoss {
 ///     cutoffs: vec![2], // classes 0 and 1 are frequent, 2 to 4 the rest
 ///     head: zeros((3, 4))?,
 ///     head_bias: None,
@@ -45,7 +46,7 @@ use candle_core::{D, DType, Result, Tensor, bail};
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/adaptive_log_softmax.svg"))]
 #[derive(Debug, Clone)]
-pub struct AdaptiveLogSoftmaxLoss {
+pub struct AdaptiveLogSoftmaxWithLoss {
     /// Where each cluster begins, rising, from 1: the first ends the frequent classes. The last cluster ends with its own
     /// weights.
     pub cutoffs: Vec<usize>,
@@ -57,9 +58,9 @@ pub struct AdaptiveLogSoftmaxLoss {
     pub tails: Vec<(Tensor, Tensor)>,
 }
 
-const LOSS: &str = "AdaptiveLogSoftmaxLoss";
+const LOSS: &str = "AdaptiveLogSoftmaxWithLoss";
 
-impl AdaptiveLogSoftmaxLoss {
+impl AdaptiveLogSoftmaxWithLoss {
     /// The log-probability of each sample's class, and the mean of their negatives.
     ///
     /// Shapes: `input` is `(N, D)` and `target` `(N)`, or `(D)` and a scalar; the first result has target's shape, the second
@@ -78,7 +79,7 @@ impl AdaptiveLogSoftmaxLoss {
         if target.dims() != batch {
             bail!("{LOSS}: target has shape {:?} but input of shape {:?} needs {batch:?}", target.dims(), input.dims())
         }
-        let target = integers(LOSS, "target", target)?;
+        let target = read_indices(LOSS, "target", target)?;
         if let Some(class) = target.iter().find(|&&class| !(0..classes as i64).contains(&class)) {
             bail!("{LOSS}: target holds class {class} but there are {classes} classes, numbered from 0")
         }
@@ -100,11 +101,11 @@ impl AdaptiveLogSoftmaxLoss {
             }
             let samples = Tensor::from_vec(samples, own.len(), x.device())?;
             let log_p = log_p_at(&tail_scores(tail, &x.contiguous()?.index_select(&samples, 0)?)?, own)?;
-            output = output.index_add(&samples, &log_p, 0)?;
+            // In two dimensions, as a single one takes a single thread of a GPU.
+            output = output.unsqueeze(1)?.index_add(&samples, &log_p.unsqueeze(1)?, 0)?.squeeze(1)?;
         }
-        let loss = (ops::sum_all(&output)? * (-1.0 / target.len() as f64))?;
-        let like_input = |result: Tensor| result.to_dtype(input.dtype())?.to_device(input.device());
-        Ok((like_input(output.reshape(batch)?)?, like_input(loss)?))
+        let loss = ops::sum_all(&output)?.affine(-1.0 / target.len() as f64, 0.0)?;
+        Ok((ops::like(&output.reshape(batch)?, input)?, ops::like(&loss, input)?))
     }
 
     /// The log-probabilities of all classes, `(N, classes)` for `input` `(N, D)`.
@@ -149,14 +150,14 @@ impl AdaptiveLogSoftmaxLoss {
     }
 
     fn head_scores(&self, x: &Tensor) -> Result<Tensor> {
-        let scores = x.matmul(&float(LOSS, "head", &self.head)?.t()?)?;
+        let scores = ops::matmul(x, &float(LOSS, "head", &self.head)?.t()?)?;
         match &self.head_bias {
             Some(bias) => scores.broadcast_add(&float(LOSS, "head_bias", bias)?),
             None => Ok(scores),
         }
     }
 
-    /// That the weights fit each other and `input`; and how many classes there are.
+    /// Checks that the weights fit each other and `input`, and returns the number of classes.
     fn check(&self, input: &Tensor) -> Result<usize> {
         let Self { cutoffs, head, head_bias, tails } = self;
         let d = match input.dims() {
@@ -185,8 +186,8 @@ impl AdaptiveLogSoftmaxLoss {
         }
         for (name, weight, shape) in weights {
             same_kind(LOSS, (name, weight), ("input", input))?;
-            if weight.dims() != shape || weight.elem_count() == 0 {
-                bail!("{LOSS}: {name} has shape {:?} but needs {shape:?}, and none of them 0", weight.dims())
+            if weight.dims() != shape {
+                bail!("{LOSS}: {name} has shape {:?} but needs {shape:?}", weight.dims())
             }
         }
         let last = tails.last().map_or(0, |(_, classes)| classes.dims()[0]);
@@ -210,8 +211,12 @@ fn tail_log_p(tail: &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
 }
 
 fn tail_scores((projection, classes): &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
-    let projected = x.matmul(&float(LOSS, "a tail's projection", projection)?.t()?)?;
-    projected.matmul(&float(LOSS, "a tail's classes", classes)?.t()?)
+    // PyTorch makes a projection of width 0 where the input has few dimensions: every class is as likely then.
+    if projection.dim(0)? == 0 {
+        return Tensor::zeros((x.dim(0)?, classes.dim(0)?), x.dtype(), x.device());
+    }
+    let projected = ops::matmul(x, &float(LOSS, "a tail's projection", projection)?.t()?)?;
+    ops::matmul(&projected, &float(LOSS, "a tail's classes", classes)?.t()?)
 }
 
 #[cfg(test)]
@@ -220,12 +225,12 @@ mod tests {
     use crate::loss::testing::*;
 
     /// Two frequent classes, a cluster of two and one of three; the weights are what comes.
-    fn loss() -> AdaptiveLogSoftmaxLoss {
+    fn loss() -> AdaptiveLogSoftmaxWithLoss {
         let some = |rows: usize, columns: usize, by: usize| {
             let values = (0..rows * columns).map(|i| ((i * 37 + by) % 17) as f64 / 8.0 - 1.0).collect::<Vec<_>>();
             vector(&values).reshape((rows, columns)).unwrap()
         };
-        AdaptiveLogSoftmaxLoss {
+        AdaptiveLogSoftmaxWithLoss {
             cutoffs: vec![2, 4],
             head: some(4, 4, 1),
             head_bias: Some(vector(&[0.1, -0.2, 0.3, 0.0])),
@@ -255,16 +260,16 @@ mod tests {
     fn refuses_what_does_not_fit() -> Result<()> {
         let (x, y) = (vector(&[0.0; 8]).reshape((2, 4))?, Tensor::new(&[0u32, 1], &device())?);
         let refused =
-            |loss: AdaptiveLogSoftmaxLoss, parts: &[&str]| refuses(loss.forward(&x, &y).map(|(_, loss)| loss), parts);
-        refused(AdaptiveLogSoftmaxLoss { cutoffs: vec![0, 4], ..loss() }, &[LOSS, "cutoffs", "[0, 4]"]);
-        refused(AdaptiveLogSoftmaxLoss { cutoffs: vec![4, 2], ..loss() }, &[LOSS, "cutoffs", "[4, 2]"]);
-        refused(AdaptiveLogSoftmaxLoss { cutoffs: vec![2], ..loss() }, &[LOSS, "2 tails", "1 cutoffs"]);
-        refused(AdaptiveLogSoftmaxLoss { head: x.clone(), ..loss() }, &[LOSS, "head", "[2, 4]", "[4, 4]"]);
+            |loss: AdaptiveLogSoftmaxWithLoss, parts: &[&str]| refuses(loss.forward(&x, &y).map(|(_, loss)| loss), parts);
+        refused(AdaptiveLogSoftmaxWithLoss { cutoffs: vec![0, 4], ..loss() }, &[LOSS, "cutoffs", "[0, 4]"]);
+        refused(AdaptiveLogSoftmaxWithLoss { cutoffs: vec![4, 2], ..loss() }, &[LOSS, "cutoffs", "[4, 2]"]);
+        refused(AdaptiveLogSoftmaxWithLoss { cutoffs: vec![2], ..loss() }, &[LOSS, "2 tails", "1 cutoffs"]);
+        refused(AdaptiveLogSoftmaxWithLoss { head: x.clone(), ..loss() }, &[LOSS, "head", "[2, 4]", "[4, 4]"]);
         refused(
-            AdaptiveLogSoftmaxLoss { cutoffs: vec![2, 5], ..loss() },
+            AdaptiveLogSoftmaxWithLoss { cutoffs: vec![2, 5], ..loss() },
             &[LOSS, "a tail's classes", "[2, 2]", "[3, 2]"],
         );
-        refused(AdaptiveLogSoftmaxLoss { head: loss().head.to_dtype(DType::F32)?, ..loss() }, &[LOSS, "head", "F32"]);
+        refused(AdaptiveLogSoftmaxWithLoss { head: loss().head.to_dtype(DType::F32)?, ..loss() }, &[LOSS, "head", "F32"]);
         let forward = |x: &Tensor, y: &Tensor| loss().forward(x, y).map(|(_, loss)| loss);
         refuses(forward(&x, &Tensor::new(&[0u32, 7], &device())?), &[LOSS, "target", "class 7", "7 classes"]);
         refuses(forward(&x, &y.get(0)?), &[LOSS, "target", "[]", "[2]"]);

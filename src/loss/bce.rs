@@ -1,6 +1,8 @@
-use super::{Reduction, broadcast_weight, check_elements, matching, whole};
-use crate::kernel::scalar::{Float, ln_1p, most, of};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::{broadcast_weight, check_elements, matching_integers};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::ops::TINY;
+use crate::kernel::scalar::{Scalar, clamp_min, ln_1p, one};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a probability `x` against a target `y`:
@@ -40,6 +42,8 @@ pub struct BceLoss {
     pub reduction: Reduction,
 }
 
+const LOSS: &str = "BceLoss";
+
 impl BceLoss {
     /// The loss of the probabilities `input` against `target`, both in [0, 1].
     ///
@@ -52,44 +56,29 @@ impl BceLoss {
     /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`, is not of a float
     /// dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let args = matching("BceLoss", [("input", input), ("target", &whole(target, input)?)])?;
-        let weight = broadcast_weight("BceLoss", "weight", self.weight.as_ref(), input)?;
-        let probability = |p: f64| (0.0..=1.0).contains(&p);
-        check_elements("BceLoss", "input", &args[0], probability, "in [0, 1] (a sigmoid makes it so)")?;
-        check_elements("BceLoss", "target", &args[1], probability, "in [0, 1]")?;
+        let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
+        let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
+        let is_probability = |p: f64| (0.0..=1.0).contains(&p);
+        check_elements(LOSS, "input", &args[0], is_probability, "in [0, 1] (a sigmoid makes it so)")?;
+        check_elements(LOSS, "target", &args[1], is_probability, "in [0, 1]")?;
 
-        self.reduction.elements(args, weight.as_ref(), CrossEntropy, |[x, y]| cross_entropy(&x, &y))
+        self.reduction.elements(&args, weight.as_ref(), BinaryCrossEntropy)
     }
 }
 
 #[derive(Clone, Copy)]
-struct CrossEntropy;
+struct BinaryCrossEntropy;
 
-impl Formula<2> for CrossEntropy {
+impl Elementwise<2> for BinaryCrossEntropy {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let one = W::ONE;
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let (one, bound) = (one::<S>(), S::constant(-100.0));
         let (log_x, log_not_x) = (x.ln(), ln_1p(-x));
-        let loss = (y - one) * most(log_not_x, of(-100.0)) - y * most(log_x, of(-100.0));
-        (loss, [(x - y) / most((one - x) * x, of(ops::TINY)), log_not_x - log_x])
+        let loss = (y - one) * clamp_min(log_not_x, bound) - y * clamp_min(log_x, bound);
+        // As in PyTorch, the bounds have no part in the gradients.
+        let grad = (x - y) / clamp_min((one - x) * x, S::constant(TINY));
+        (loss, [grad, log_not_x - log_x])
     }
-}
-
-/// The same of tensors, with PyTorch's gradients, which its bounds have no part in.
-fn cross_entropy(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let (p, q) = (x.detach(), y.detach());
-    let log_p = ops::at_least(&p.log()?, -100.)?;
-    let log_not_p = ops::at_least(&ops::log1p(&p.neg()?)?, -100.)?;
-    let value = (((&q - 1.)? * log_not_p)? - (&q * log_p)?)?;
-    let loss = ops::with_gradient(x, &value, {
-        let p = p.clone();
-        move |grad| grad * ((&p - &q)? / ops::at_least(&(&p * (1. - &p)?)?, ops::TINY)?)?
-    })?;
-    if !y.track_op() {
-        return Ok(loss);
-    }
-    let of_target = move |grad: &Tensor| grad * ((1. - &p)?.log()? - p.log()?)?;
-    loss + ops::with_gradient(y, &value.zeros_like()?, of_target)?
 }
 
 #[cfg(test)]

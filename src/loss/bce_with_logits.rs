@@ -1,6 +1,8 @@
-use super::{Reduction, broadcast_weight, matching, whole, wide};
-use crate::kernel::scalar::{Float, logistic, positive};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::{broadcast_weight, matching_integers};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::ops;
+use crate::kernel::scalar::{Scalar, logistic, one, relu, zero};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a logit `x`, the value before the sigmoid `σ`, against a target `y`:
@@ -46,6 +48,8 @@ pub struct BceWithLogitsLoss {
     pub reduction: Reduction,
 }
 
+const LOSS: &str = "BceWithLogitsLoss";
+
 impl BceWithLogitsLoss {
     /// The loss of the logits `input` against `target`, 0 or 1 or between them, which is not checked.
     ///
@@ -56,52 +60,64 @@ impl BceWithLogitsLoss {
     /// If shape, dtype or device of the two differ, if the dtype is not a float, or if a weight does not broadcast to
     /// `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        const LOSS: &str = "BceWithLogitsLoss";
-        let args = matching(LOSS, [("input", input), ("target", &whole(target, input)?)])?;
+        let [x, y] = matching_integers(LOSS, [("input", input), ("target", target)])?;
         let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
-        let pos_weight = broadcast_weight(LOSS, "pos_weight", self.pos_weight.as_ref(), input)?;
-
-        let Some(p) = pos_weight else {
-            return self.reduction.elements(args, weight.as_ref(), Costs, |[x, y]| costs(&x, &(1. - &y)?, &y));
+        let Some(pos_weight) = broadcast_weight(LOSS, "pos_weight", self.pos_weight.as_ref(), input)? else {
+            return self.reduction.elements(&[x, y], weight.as_ref(), LogisticLoss);
         };
-        // In one dtype with its weight, which may not fit into a half precision.
-        let [x, y] = wide(args)?;
-        let args = [x, y, p.broadcast_as(input.shape())?];
-        let loss =
-            self.reduction.elements(args, weight.as_ref(), Costs, |[x, y, p]| costs(&x, &(1. - &y)?, &(y * p)?))?;
-        loss.to_dtype(input.dtype())
+
+        // In the precision of the weight, which half precision might not hold.
+        let [x, y] = ops::to_compute([&x, &y])?;
+        let args = [x, y, pos_weight.broadcast_as(input.shape())?];
+        ops::like(&self.reduction.elements(&args, weight.as_ref(), LogisticLoss)?, input)
     }
 }
 
-/// What a logit costs against a share of yes, which may have a weight; a share of 0 costs nothing, even where that is infinite.
+/// `-(1 - y)·log(1 - σ(x)) - y·log σ(x)`, also with a weight of the second term.
 #[derive(Clone, Copy)]
-pub(super) struct Costs;
+pub(super) struct LogisticLoss;
 
-impl Formula<3> for Costs {
+impl Elementwise<2> for LogisticLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y, p]: [W; 3]) -> (W, [W; 3]) {
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let (tail, sigmoid) = logistic(x);
-        let (no, yes) = (positive(x) + tail, positive(-x) + tail);
-        let (of_no, of_yes) = (W::ONE - y, y * p);
-        let nothing = |share: W, cost: W| share == W::ZERO && cost == W::INFINITY;
-        let no = if nothing(of_no, no) { W::ZERO } else { no };
-        let yes = if nothing(of_yes, yes) { W::ZERO } else { yes };
-        (of_no * no + of_yes * yes, [(W::ONE + (p - W::ONE) * y) * sigmoid - of_yes, p * yes - no, y * yes])
+        // One of the terms is the tail alone, the other has |x| as well.
+        let share = S::select(x.lt(zero()), y, one::<S>() - y);
+        let loss = times_unless_0(x.abs(), share) + tail;
+        let (negative, positive) = terms(x, y, y, tail);
+        (loss, [sigmoid - y, positive - negative])
     }
 }
 
-impl Formula<2> for Costs {
+impl Elementwise<3> for LogisticLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let (loss, [of_x, of_y, _]) = self.at([x, y, W::ONE]);
-        (loss, [of_x, of_y])
+    fn value_and_grad<S: Scalar>(self, [x, y, pos_weight]: [S; 3]) -> (S, [S; 3]) {
+        let (tail, sigmoid) = logistic(x);
+        let (of_negative, of_positive) = (one::<S>() - y, y * pos_weight);
+        let (negative, positive) = terms(x, y, of_positive, tail);
+        let loss = of_negative * negative + of_positive * positive;
+        let grad = (one::<S>() + (pos_weight - one()) * y) * sigmoid - of_positive;
+        (loss, [grad, pos_weight * positive - negative, y * positive])
     }
 }
 
-/// The same of tensors, for shares of no and of yes.
-pub(super) fn costs(x: &Tensor, of_no: &Tensor, of_yes: &Tensor) -> Result<Tensor> {
-    let [no, yes] = ops::softplus(x)?;
-    ops::times(of_no, &no)? + ops::times(of_yes, &yes)?
+/// `-log(1 - σ(x))` and `-log σ(x)`, but 0 where the factor is 0: an infinite logit that agrees with its target.
+#[inline(always)]
+fn terms<S: Scalar>(x: S, y: S, of_positive: S, tail: S) -> (S, S) {
+    let (negative, positive) = (relu(x) + tail, relu(-x) + tail);
+    (unless_0(negative, one::<S>() - y), unless_0(positive, of_positive))
+}
+
+#[inline(always)]
+fn unless_0<S: Scalar>(term: S, factor: S) -> S {
+    let finite = S::select(term.lt(S::constant(f64::INFINITY)), term, zero());
+    S::select(factor.eq(zero()), finite, term)
+}
+
+/// `a·b`, but 0 where `b` is 0, even if `a` is infinite.
+#[inline(always)]
+fn times_unless_0<S: Scalar>(a: S, b: S) -> S {
+    S::select(b.eq(zero()), zero(), a * b)
 }
 
 #[cfg(test)]

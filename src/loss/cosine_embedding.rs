@@ -1,7 +1,12 @@
-use super::{Reduction, check_option, matching, same_device, whole, wide};
-use crate::kernel::scalar::{Float, of};
-use crate::kernel::{Lanes, RowLoss, can_be_fused, fused_rows, map_both, ops};
-use candle_core::{D, DType, Result, Tensor, bail};
+use super::Reduction;
+use super::validate::{check_option, matching, same_device};
+use crate::kernel::lanes::Lanes;
+use crate::kernel::ops::{self, Scaled, TINY};
+use crate::kernel::rows::{RowLoss, map_both, row_loss};
+use crate::kernel::scalar::Float;
+use crate::kernel::switches::has_kernels_for;
+use crate::kernel::tensor_loss::tensor_loss;
+use candle_core::{DType, Result, Tensor, bail};
 
 /// A loss on the angle between two vectors that belong together (`y = 1`) or don't (`y = -1`):
 ///
@@ -36,13 +41,15 @@ use candle_core::{D, DType, Result, Tensor, bail};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/cosine_embedding.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct CosineEmbeddingLoss {
     /// The cosine up to which unlike vectors cost nothing; 0 to 0.5 is usual, -1 to 1 makes sense. Default 0.
     pub margin: f64,
     /// How the pair losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "CosineEmbeddingLoss";
 
 impl CosineEmbeddingLoss {
     /// The loss of the vectors `input1` and `input2` against `target`, 1 or -1; other values cost nothing.
@@ -56,39 +63,53 @@ impl CosineEmbeddingLoss {
     /// If `margin` is NaN, if the shapes don't fit, if dtype or device of the inputs differ, if their dtype is not a
     /// float, or if `target` is on another device.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("CosineEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        let args = matching("CosineEmbeddingLoss", [("input1", input1), ("input2", input2)])?;
-        same_device("CosineEmbeddingLoss", ("target", target), ("input1", input1))?;
+        check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let args = matching(LOSS, [("input1", input1), ("input2", input2)])?;
+        same_device(LOSS, ("target", target), ("input1", input1))?;
         match (input1.dims(), target.dims()) {
             ([_], []) => {}
             ([n, _], [t]) if n == t => {}
-            (x, t) => bail!(
-                "CosineEmbeddingLoss: target has shape {t:?} but inputs of shape {x:?}; (N, D) needs (N), (D) a scalar"
-            ),
+            (x, t) => bail!("{LOSS}: target has shape {t:?} but inputs of shape {x:?}; (N, D) needs (N), (D) a scalar"),
         }
-        if can_be_fused(&[input1, input2]) {
-            let sides = target.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-            let loss = Cosine { sides, margin: self.margin };
-            return fused_rows([input1, input2], input1.rank() - 1, self.reduction.factor(target.dims()), loss);
+        let (dim, margin, factor) = (input1.rank() - 1, self.margin, self.reduction.factor(target.dims()));
+        if has_kernels_for(&[input1, input2]) {
+            let targets = target.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+            return row_loss([input1, input2], dim, factor, Cosine { targets, margin });
         }
-        let [x1, x2] = wide(args)?;
-        let y = whole(target, input1)?.to_dtype(x1.dtype())?.to_device(x1.device())?;
-
-        let square = |x: &Tensor| x.sqr()?.sum(D::Minus1)? + ops::TINY;
-        let lengths = (square(&x1)? * square(&x2)?)?.sqrt()?;
-        let cosine = ((x1 * x2)?.sum(D::Minus1)? / lengths)?;
-        let zeros = cosine.zeros_like()?;
-        let alike = y.eq(1f64)?.where_cond(&(1. - &cosine)?, &zeros)?;
-        let unlike = y.eq(-1f64)?.where_cond(&ops::relu(&(cosine - self.margin)?)?, &zeros)?;
-        let loss = (alike + unlike)?;
-
-        self.reduction.reduce(&loss, input1)
+        let args = ops::to_compute(args.each_ref())?;
+        let target = if target.elem_count() == 0 { target.to_device(args[0].device())? } else { target.detach() };
+        let target = ops::cast(&target, args[0].dtype())?.unsqueeze(dim)?;
+        let loss = tensor_loss(args.each_ref(), Some(dim), factor.into(), move |[a, b], wanted| {
+            let dot = |a: &Tensor, b: &Tensor| (a * b)?.sum_keepdim(dim);
+            let (aa, bb) = (dot(a, a)?.affine(1.0, TINY)?, dot(b, b)?.affine(1.0, TINY)?);
+            let squared = (&aa * &bb)?;
+            let lengths = squared.lt(f64::INFINITY)?.where_cond(&squared.sqrt()?, &(aa.sqrt()? * bb.sqrt()?)?)?;
+            let cosine = (dot(a, b)? / &lengths)?;
+            let excess = cosine.affine(1.0, -margin)?;
+            let zero = cosine.detach().zeros_like()?;
+            let (is_alike, is_unlike) = (target.eq(1f64)?, target.eq(-1f64)?);
+            let one = zero.ones_like()?;
+            let is_met = excess.le(0f64)?;
+            let unlike = |value: &Tensor| is_unlike.where_cond(&is_met.where_cond(&zero, value)?, &zero);
+            let losses = is_alike.where_cond(&cosine.affine(-1.0, 1.0)?, &unlike(&excess)?)?;
+            let by_cosine = is_alike.where_cond(&one.neg()?, &unlike(&one)?)?;
+            let slope = (&by_cosine / &lengths)?;
+            let by_cosine = (by_cosine * cosine)?;
+            let grad = |is_wanted: bool, x: &Tensor, other: &Tensor, xx: &Tensor| -> Result<Option<Scaled>> {
+                if !is_wanted {
+                    return Ok(None);
+                }
+                Ok(Some((other.broadcast_mul(&slope)? - x.broadcast_mul(&(&by_cosine / xx)?)?)?.into()))
+            };
+            Ok((losses.squeeze(dim)?.into(), [grad(wanted[0], a, b, &aa)?, grad(wanted[1], b, a, &bb)?]))
+        })?;
+        ops::like(&loss, input1)
     }
 }
 
 struct Cosine {
-    /// 1 for rows that are to be alike, -1 for those that are not; any other costs nothing.
-    sides: Vec<f64>,
+    /// 1 for rows that are alike, -1 for rows that are not. The loss of others is 0.
+    targets: Vec<f64>,
     margin: f64,
 }
 
@@ -96,23 +117,25 @@ impl RowLoss<2> for Cosine {
     const PADDING: [f64; 2] = [0.0; 2];
 
     #[inline(always)]
-    fn take<W: Float>(&self, i: usize, rows: [&mut [Lanes<W>]; 2], _: usize) -> Option<(W, W)> {
-        let ([a, b], (zero, one)) = (rows, (W::ZERO, W::ONE));
-        let [product, of_a, of_b] = map_both([a, b], |a, b| ([a, b], [a * b, a * a, b * b]));
-        let (of_a, of_b) = (of_a + of(ops::TINY), of_b + of(ops::TINY));
-        let lengths = (of_a * of_b).sqrt();
-        let cosine = product / lengths;
-        let (excess, slope) = (cosine - of(self.margin), one / lengths);
-        let (loss, unit) = match self.sides[i] {
+    fn loss_and_grad_in_place<W: Float>(&self, i: usize, [a, b]: [&mut [Lanes<W>]; 2], _: usize) -> Option<(W, W)> {
+        let (zero, one) = (W::ZERO, W::ONE);
+        let [ab, aa, bb] = map_both([&mut *a, &mut *b], |a, b| ([a, b], [a * b, a * a, b * b]));
+        let (aa, bb) = (aa + W::constant(TINY), bb + W::constant(TINY));
+        // The product of the squares may overflow where the product of the lengths does not.
+        let squared = aa * bb;
+        let lengths = if squared < W::INFINITY { squared.sqrt() } else { aa.sqrt() * bb.sqrt() };
+        let cosine = ab / lengths;
+        let (excess, slope) = (cosine - W::constant(self.margin), one / lengths);
+        let (loss, factor) = match self.targets[i] {
             1.0 => (one - cosine, -one),
             -1.0 if excess <= zero => (zero, zero),
             -1.0 => (excess, one),
             _ => (zero, zero),
         };
-        // The derivative of the cosine by each row.
-        let (by_a, by_b) = (cosine / of_a, cosine / of_b);
+        // The gradient of the cosine by each row.
+        let (by_a, by_b) = (cosine / aa, cosine / bb);
         map_both([a, b], |a, b| ([b * slope - a * by_a, a * slope - b * by_b], []));
-        Some((loss, unit))
+        Some((loss, factor))
     }
 }
 

@@ -1,9 +1,15 @@
-use super::{Classes, Gathered, Reduction, check_option, class_dim, class_weight, float, log_softmax, matching, wide};
-use crate::kernel::scalar::{Float, of};
-use crate::kernel::{
-    Counted, LANES, Lanes, RowLoss, can_be_fused, fused_rows, larger, largest, map, map_both, ops, row_slopes, sum_of,
+use super::Reduction;
+use super::class_targets::{ClassTargets, GatherTargets, class_dim, class_weight};
+use super::validate::{check_option, float, matching};
+use crate::kernel::lanes::{LANES, Lanes};
+use crate::kernel::ops::{self, Scaled};
+use crate::kernel::rows::{
+    RowLoss, WeightedTargets, larger, map, map_both, row_loss, row_max, row_sum_and_grad, sum_of, without_dim,
 };
-use candle_core::{DType, Result, Tensor, Var, bail};
+use crate::kernel::scalar::Float;
+use crate::kernel::switches::has_kernels_for;
+use crate::kernel::tensor_loss::tensor_loss;
+use candle_core::{DType, Result, Tensor, bail};
 
 /// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
 ///
@@ -60,6 +66,8 @@ impl Default for CrossEntropyLoss {
     }
 }
 
+const LOSS: &str = "CrossEntropyLoss";
+
 impl CrossEntropyLoss {
     /// The loss of the logits `input` against `target`: classes, `0..C`, or probabilities.
     ///
@@ -74,183 +82,305 @@ impl CrossEntropyLoss {
     /// devices don't fit, or if `weight` has not `C` elements, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let s = self.label_smoothing;
-        check_option("CrossEntropyLoss", "label_smoothing", s, (0.0..=1.0).contains(&s), "in [0, 1]")?;
+        check_option(LOSS, "label_smoothing", s, (0.0..=1.0).contains(&s), "in [0, 1]")?;
         if target.dtype().is_float() {
-            return self.against_probabilities(input, target);
+            return self.of_probabilities(input, target);
         }
-        let target = Classes::new("CrossEntropyLoss", input, target, self.weight.as_ref(), Some(self.ignore_index))?;
+        let targets = ClassTargets::new(LOSS, input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
-        if let Some(rows) = target.read()? {
-            let factor = target.factor(self.reduction, &rows);
-            return fused_rows([input], target.dim, factor, self.of_rows(rows, target.count));
+        if let Some(classes) = targets.for_kernel()? {
+            let factor = targets.factor(self.reduction, &classes);
+            return row_loss([input], targets.dim, factor, ClassLoss::new(classes, targets.count, s));
         }
-        let target = target.gathered()?;
-        let loss = self.against_classes(&float("CrossEntropyLoss", "input", input)?, &target)?;
-
-        self.reduction.reduce_classes(&loss, &target, input)
+        let x = float(LOSS, "input", input)?;
+        let classes = targets.for_gather(x.dtype())?;
+        let (dim, scale) = (targets.dim, targets.scale(self.reduction, &classes)?);
+        let smoothing = Smoothing::new(s, self.weight(&x, dim)?, &x, dim)?;
+        let loss = tensor_loss([&x], Some(dim), scale, move |[x], [is_wanted]| {
+            let (losses, grad) = class_loss(x, &classes, &smoothing, is_wanted)?;
+            Ok((losses.into(), [grad.map(Scaled::from)]))
+        })?;
+        ops::like(&loss, input)
     }
 
-    /// The sum of the losses and its gradient by the logits, or that of the losses each times `grad`: as backward gives it,
-    /// without copies of the logits and of the gradient where there can be.
-    pub(super) fn sum_and_slopes(
+    /// The sum of the losses against `target` and its gradient by the logits; or, with `loss_grad`, the gradient of the
+    /// losses each times its own. The logits and the target are not differentiated.
+    pub(super) fn sum_and_grad(
         &self,
         logits: &Tensor,
         target: &Tensor,
-        grad: Option<&Tensor>,
+        loss_grad: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        if !target.dtype().is_float() {
-            let target =
-                Classes::new("CrossEntropyLoss", logits, target, self.weight.as_ref(), Some(self.ignore_index))?;
-            if let Some(rows) = target.read()? {
-                let (sum, slopes) = row_slopes(logits, target.dim, grad, self.of_rows(rows, target.count))?;
-                return Ok((Tensor::new(sum, logits.device())?.to_dtype(logits.dtype())?, slopes));
-            }
-        }
-        let logits = Var::from_tensor(logits)?;
-        let reduction = if grad.is_some() { Reduction::None } else { Reduction::Sum };
-        let loss = Self { reduction, ..self.clone() }.forward(&logits, target)?;
-        let sum = grad.map_or(Ok(loss.clone()), |grad| (&loss * grad)?.sum_all())?;
-        let slopes = sum.backward()?.remove(&logits);
-        Ok((sum.detach(), slopes.map_or_else(|| logits.zeros_like(), |slopes| Ok(slopes.detach()))?))
-    }
-
-    fn of_rows(&self, rows: Counted, classes: usize) -> AgainstClass {
         let s = self.label_smoothing;
-        let weight = if s > 0.0 { rows.weight.clone() } else { None };
-        AgainstClass { total: self.total(weight.as_deref(), classes), rows, weight, s }
-    }
-
-    /// `(1 - s) · w_y · l + s/C · Σ_c w_c · l_c`, where `l_c` is the loss if the class were `c`.
-    fn against_classes(&self, x: &Tensor, target: &Gathered) -> Result<Tensor> {
-        let s = self.label_smoothing;
-        let log_p = log_softmax(&target.drop_ignored_rows(x)?, target.dim)?;
-        let loss = target.negative_log_likelihood(&log_p)?;
-        if s == 0.0 {
-            return Ok(loss);
+        let weighted = |losses: &Tensor, grad: &Tensor, dim: usize| -> Result<(Tensor, Tensor)> {
+            Ok(match loss_grad {
+                Some(loss_grad) => (ops::sum_all(losses)?, grad.broadcast_mul(&loss_grad.unsqueeze(dim)?)?),
+                None => (ops::sum_all(losses)?, grad.clone()),
+            })
+        };
+        let x = float(LOSS, "input", logits)?;
+        if target.dtype().is_float() {
+            let (dim, y) = (class_dim(LOSS, &x)?, float(LOSS, "target", target)?);
+            let smoothing = Smoothing::new(s, self.weight(&x, dim)?, &x, dim)?;
+            let (losses, [grad, _]) = probability_loss([&x, &y], dim, &smoothing, [true, false])?;
+            return weighted(&losses, &grad.map_or_else(|| x.zeros_like(), Ok)?, dim);
         }
-        let even = target.drop_ignored(&self.sum_classes(&log_p.neg()?, target.dim)?)?;
-        (loss * (1. - s))? + (even * (s / target.count as f64))?
+        let targets = ClassTargets::new(LOSS, logits, target, self.weight.as_ref(), Some(self.ignore_index))?;
+        if let Some(classes) = targets.for_kernel()? {
+            let loss = ClassLoss::new(classes, targets.count, s);
+            let (sum, grad) = row_sum_and_grad(logits, targets.dim, loss_grad, loss)?;
+            return Ok((ops::scalar(sum, &x)?, grad));
+        }
+        let classes = targets.for_gather(x.dtype())?;
+        let smoothing = Smoothing::new(s, self.weight(&x, targets.dim)?, &x, targets.dim)?;
+        let (losses, grad) = class_loss(&x, &classes, &smoothing, true)?;
+        weighted(&losses, &grad.map_or_else(|| x.zeros_like(), Ok)?, targets.dim)
     }
 
-    fn against_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+    fn of_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         if target.rank() + 1 == input.rank() {
             bail!(
-                "CrossEntropyLoss: target has dtype {:?}, so it is taken for probabilities and needs input's shape {:?}, not \
-                 {:?}; classes need an integer dtype",
+                "{LOSS}: target has dtype {:?}, so it is taken for probabilities and needs input's shape {:?}, not {:?}; \
+                 classes need an integer dtype",
                 target.dtype(),
                 input.dims(),
                 target.dims()
             )
         }
-        let args = matching("CrossEntropyLoss", [("input", input), ("target", target)])?;
-        let dim = class_dim("CrossEntropyLoss", input)?;
-        let samples = [&input.dims()[..dim], &input.dims()[dim + 1..]].concat();
-        let (s, weight) = (self.label_smoothing, self.class_weight(input, dim)?);
+        let [x, y] = matching(LOSS, [("input", input), ("target", target)])?;
+        let dim = class_dim(LOSS, input)?;
+        let factor = self.reduction.factor(&without_dim(input.dims(), dim));
+        let weight = self.weight(&x, dim)?;
 
-        if can_be_fused(&[input, target]) {
+        if has_kernels_for(&[&x, &y]) {
             let weight = weight.map(|weight| weight.to_dtype(DType::F64)?.to_vec1()).transpose()?;
-            let loss = AgainstShares { weight, s, is_tracked: target.track_op() };
-            return fused_rows([input, target], dim, self.reduction.factor(&samples), loss);
+            let loss = ProbabilityLoss { weight, smoothing: self.label_smoothing, by_target: y.track_op() };
+            return row_loss([&x, &y], dim, factor, loss);
         }
-        let [x, y] = wide(args)?;
-        let y = if s > 0.0 { y.affine(1. - s, s / x.dim(dim)? as f64)? } else { y };
-        let loss = self.sum_classes(&ops::times(&y, &log_softmax(&x, dim)?.neg()?)?, dim)?;
-
-        self.reduction.reduce(&loss, input)
+        let [x, y] = ops::to_compute([&x, &y])?;
+        let smoothing = Smoothing::new(self.label_smoothing, weight, &x, dim)?;
+        let loss = tensor_loss([&x, &y], Some(dim), factor.into(), move |args, wanted| {
+            let (losses, grads) = probability_loss(args, dim, &smoothing, wanted)?;
+            Ok((losses.into(), grads.map(|grad| grad.map(Scaled::from))))
+        })?;
+        ops::like(&loss, input)
     }
 
-    fn class_weight(&self, input: &Tensor, dim: usize) -> Result<Option<Tensor>> {
-        self.weight.as_ref().map(|weight| class_weight("CrossEntropyLoss", weight, input, dim)).transpose()
+    /// The weights of the classes in dimension `dim`.
+    fn weight(&self, input: &Tensor, dim: usize) -> Result<Option<Tensor>> {
+        self.weight.as_ref().map(|weight| class_weight(LOSS, weight, input, input.dim(dim)?)).transpose()
+    }
+}
+
+/// `label_smoothing` and the weights of the classes, for tensor ops.
+struct Smoothing {
+    smoothing: f64,
+    classes: usize,
+    /// In a shape that broadcasts to that of the input.
+    weight: Option<Tensor>,
+    /// `weight` is 0.
+    has_no_weight: Option<Tensor>,
+}
+
+impl Smoothing {
+    fn new(smoothing: f64, weight: Option<Tensor>, input: &Tensor, dim: usize) -> Result<Self> {
+        let classes = input.dim(dim)?;
+        let mut shape = vec![1; input.rank()];
+        shape[dim] = classes;
+        let weight = weight.map(|weight| weight.to_device(input.device())?.reshape(shape)).transpose()?;
+        let has_no_weight = weight.as_ref().map(|weight| weight.eq(0f64)).transpose()?;
+        Ok(Self { smoothing, classes, weight, has_no_weight })
     }
 
-    /// What smoothing gives to all classes together.
-    fn total(&self, weight: Option<&[f64]>, classes: usize) -> f64 {
-        self.label_smoothing * weight.map_or(1.0, |weight| weight.iter().sum::<f64>() / classes as f64)
+    /// What each class gets of the target, before its weight: `s / C`.
+    fn even(&self) -> f64 {
+        self.smoothing / self.classes as f64
     }
 
-    /// `Σ_c w_c · values_c`.
-    fn sum_classes(&self, values: &Tensor, dim: usize) -> Result<Tensor> {
-        match self.class_weight(values, dim)? {
-            Some(weight) => {
-                let mut shape = vec![1; values.rank()];
-                shape[dim] = values.dim(dim)?;
-                values.broadcast_mul(&weight.reshape(shape)?)?.sum(dim)
-            }
-            None => values.sum(dim),
+    fn weigh(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Some(weight) => x.broadcast_mul(weight),
+            None => Ok(x.clone()),
         }
     }
 }
 
-/// `(1 - s)·w_y·l_y + s/C · Σ_c w_c·l_c` for the class `y`, where `l = -log softmax(x)`. The derivatives are the shares of the
-/// classes together times `softmax(x)`, less each its own.
-struct AgainstClass {
-    rows: Counted,
-    /// For smoothing.
-    weight: Option<Vec<f64>>,
-    /// What smoothing gives to all classes together.
+/// Logits less their maximum, their exponentials, and the sum of those, for a softmax over `dim`.
+fn shifted_exp(x: &Tensor, dim: usize) -> Result<(Tensor, Tensor, Tensor)> {
+    let shifted = x.broadcast_sub(&ops::max_keepdim(x, dim)?)?;
+    let exp = shifted.exp()?;
+    let sum = exp.sum_keepdim(dim)?;
+    Ok((shifted, exp, sum))
+}
+
+/// The loss of each sample against its class, and their gradients by the logits, from tensor ops.
+fn class_loss(
+    x: &Tensor,
+    classes: &GatherTargets,
+    smoothing: &Smoothing,
+    is_wanted: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (dim, s, even) = (classes.dim, smoothing.smoothing, smoothing.even());
+    let (shifted, exp, sum) = shifted_exp(x, dim)?;
+    let log_sum = sum.log()?;
+    let own = ops::times(&classes.row_weight()?, 1.0 - s)?;
+    let mut losses = (&own * (&log_sum - classes.gather(&shifted)?)?)?;
+    // The weights of all terms of a sample together.
+    let mut total = own.clone();
+    if s > 0.0 {
+        let counted = match &smoothing.has_no_weight {
+            Some(has_no_weight) => ops::masked_fill(&smoothing.weigh(&shifted)?, has_no_weight, 0.0)?,
+            None => shifted.clone(),
+        };
+        let all = match &smoothing.weight {
+            Some(weight) => ops::times(&weight.sum_keepdim(dim)?, even)?,
+            None => ops::scalar(s, x)?,
+        };
+        losses = (losses + (log_sum.broadcast_mul(&all)? - ops::times(&counted.sum_keepdim(dim)?, even)?)?)?;
+        total = total.broadcast_add(&all)?;
+    }
+    drop(shifted);
+    let losses = classes.drop_ignored(&losses)?.squeeze(dim)?;
+    if !is_wanted {
+        return Ok((losses, None));
+    }
+    // total · softmax(x) - s / C · w - own · onehot(class)
+    let mut grad = exp.broadcast_mul(&(total / sum)?)?;
+    drop(exp);
+    if s > 0.0 {
+        grad = match &smoothing.weight {
+            Some(weight) => grad.broadcast_sub(&ops::times(weight, even)?)?,
+            None => grad.affine(1.0, -even)?,
+        };
+    }
+    let grad = classes.scatter_add(&grad, &own.neg()?)?;
+    Ok((losses, Some(classes.drop_ignored(&grad)?)))
+}
+
+/// The loss of each sample against probabilities, and its gradients by the logits and the probabilities, from tensor ops.
+fn probability_loss(
+    [x, y]: [&Tensor; 2],
+    dim: usize,
+    smoothing: &Smoothing,
+    [by_x, by_y]: [bool; 2],
+) -> Result<(Tensor, [Option<Tensor>; 2])> {
+    let s = smoothing.smoothing;
+    let (shifted, exp, sum) = shifted_exp(x, dim)?;
+    let log_sum = sum.log()?;
+    let y = if s > 0.0 { &y.affine(1.0 - s, smoothing.even())? } else { y };
+    let y = &smoothing.weigh(y)?;
+    let total = y.sum_keepdim(dim)?;
+    // A probability of 0 costs nothing, even where the logit is -∞.
+    let is_0 = y.eq(0f64)?;
+    let products = ops::masked_fill(&(y * &shifted)?, &is_0, 0.0)?;
+    let losses = ((&total * &log_sum)? - products.sum_keepdim(dim)?)?.squeeze(dim)?;
+    drop(products);
+    let of_y = match by_y {
+        true => {
+            let nll = shifted.broadcast_sub(&log_sum)?.neg()?;
+            let is_lost = (&is_0 * nll.eq(f64::INFINITY)?)?;
+            let nll = ops::masked_fill(&ops::times(&nll, 1.0 - s)?, &is_lost, 0.0)?;
+            Some(smoothing.weigh(&nll)?)
+        }
+        false => None,
+    };
+    drop(shifted);
+    let of_x = if by_x { Some((exp.broadcast_mul(&(total / sum)?)? - y)?) } else { None };
+    Ok((losses, [of_x, of_y]))
+}
+
+/// `(1 - s)·w_y·l_y + s/C · Σ_c w_c·l_c` for the class `y`, where `l = -log softmax(x)`. The gradient is the sum of these
+/// weights times `softmax(x)`, less the weight of each class.
+struct ClassLoss {
+    targets: WeightedTargets,
+    smoothing: f64,
+    /// `s/C · Σ_c w_c`
     total: f64,
-    s: f64,
 }
 
-impl RowLoss<1> for AgainstClass {
+impl ClassLoss {
+    fn new(targets: WeightedTargets, classes: usize, smoothing: f64) -> Self {
+        let mean = targets.weight.as_ref().map_or(1.0, |weight| weight.iter().sum::<f64>() / classes as f64);
+        Self { targets, smoothing, total: smoothing * mean }
+    }
+
+    /// `Σ_c w_c·(max - x_c)`
+    #[inline(always)]
+    fn weighted_leads<W: Float>(&self, row: &[W], max: W) -> W {
+        match &self.targets.weight {
+            None => sum_of(row.len(), |c| max - row[c]),
+            Some(weight) => {
+                sum_of(row.len(), |c| if weight[c] == 0.0 { W::ZERO } else { W::constant(weight[c]) * (max - row[c]) })
+            }
+        }
+    }
+}
+
+impl RowLoss<1> for ClassLoss {
     const PADDING: [f64; 1] = [f64::NEG_INFINITY];
 
     #[inline(always)]
-    fn take<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], count: usize) -> Option<(W, W)> {
-        let (class, weight) = self.rows.get(i)?;
-        let own = of::<W>((1.0 - self.s) * weight);
-        let max = largest(row);
+    fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
+        let (class, weight) = self.targets.get(i)?;
+        let (own, even) = (W::constant((1.0 - self.smoothing) * weight), W::constant(self.smoothing / len as f64));
+        let is_smooth = self.smoothing > 0.0;
+        let max = row_max(row);
         let lead = max - row.as_flattened()[class];
-        let even = of::<W>(self.s / count as f64);
-        let leads = if self.s == 0.0 { W::ZERO } else { even * self.leads(&row.as_flattened()[..count], max) };
+        let leads =
+            if is_smooth { even * self.weighted_leads(&row.as_flattened()[..len], max) } else { W::ZERO };
         let [sum] = map(row, |x| {
             let e = (x - max).exp();
             (e, [e])
         });
-        let shares = own + of(self.total);
-        let loss = own * lead + leads + shares * sum.ln();
-        if self.s == 0.0 {
+        let total = own + W::constant(self.total);
+        let loss = own * lead + leads + total * sum.ln();
+        if !is_smooth {
             row.as_flattened_mut()[class] -= sum;
             return Some((loss, own / sum));
         }
-        let scale = shares / sum;
-        match &self.weight {
+        let scale = total / sum;
+        match &self.targets.weight {
             None => _ = map(row, |e| (e * scale - even, [])),
             Some(weight) => {
                 let each = row.as_flattened_mut().iter_mut().zip(weight);
-                each.for_each(|(e, &weight)| *e = *e * scale - even * of(weight));
+                each.for_each(|(e, &weight)| *e = *e * scale - even * W::constant(weight));
             }
         }
         row.as_flattened_mut()[class] -= own;
         Some((loss, W::ONE))
     }
 
-    const BESIDE: bool = true;
+    const HAS_COLUMNS: bool = true;
 
     #[inline(always)]
-    fn take_beside<W: Float>(&self, first: usize, [columns]: [&mut [Lanes<W>]; 1]) -> [Option<(W, W)>; LANES] {
-        let even = self.s / columns.len() as f64;
-        let share = |class: usize| of::<W>(even * self.weight.as_ref().map_or(1.0, |weight| weight[class]));
+    fn loss_and_grad_of_columns<W: Float>(
+        &self,
+        first: usize,
+        [columns]: [&mut [Lanes<W>]; 1],
+    ) -> [Option<(W, W)>; LANES] {
+        let even = self.smoothing / columns.len() as f64;
+        let is_smooth = self.smoothing > 0.0;
+        let even_of = |class: usize| W::constant(even * self.targets.weight.as_ref().map_or(1.0, |weight| weight[class]));
         let mut max = [-W::INFINITY; LANES];
         for column in &*columns {
             for lane in 0..LANES {
                 max[lane] = larger(max[lane], column[lane]);
             }
         }
-        let mut counted = [None; LANES];
-        let rows = counted.iter_mut().enumerate().take(self.rows.classes.len() - first);
-        for (lane, counted) in rows {
-            *counted = self.rows.get(first + lane).map(|(class, weight)| {
-                let own = of::<W>((1.0 - self.s) * weight);
+        let mut classes = [None; LANES];
+        let rows = self.targets.classes.len() - first;
+        for (lane, row) in classes.iter_mut().enumerate().take(rows) {
+            *row = self.targets.get(first + lane).map(|(class, weight)| {
+                let own = W::constant((1.0 - self.smoothing) * weight);
                 (class, own, own * (max[lane] - columns[class][lane]))
             });
         }
         let (mut sums, mut leads) = ([W::ZERO; LANES], [W::ZERO; LANES]);
         for (class, column) in columns.iter_mut().enumerate() {
-            let share = share(class);
-            if share != W::ZERO {
+            let even = even_of(class);
+            if even != W::ZERO {
                 for lane in 0..LANES {
-                    leads[lane] += share * (max[lane] - column[lane]);
+                    leads[lane] += even * (max[lane] - column[lane]);
                 }
             }
             for lane in 0..LANES {
@@ -258,94 +388,81 @@ impl RowLoss<1> for AgainstClass {
                 sums[lane] += column[lane];
             }
         }
-        let (mut taken, mut scales) = ([None; LANES], [W::ZERO; LANES]);
-        for (lane, counted) in counted.iter().enumerate() {
-            if let Some((class, own, lead)) = *counted {
-                let shares = own + of(self.total);
-                let loss = lead + leads[lane] + shares * sums[lane].ln();
-                scales[lane] = shares / sums[lane];
-                if self.s == 0.0 {
+        let (mut results, mut scales) = ([None; LANES], [W::ZERO; LANES]);
+        for (lane, row) in classes.iter().enumerate() {
+            if let Some((class, own, lead)) = *row {
+                let total = own + W::constant(self.total);
+                let loss = lead + leads[lane] + total * sums[lane].ln();
+                scales[lane] = total / sums[lane];
+                if !is_smooth {
                     columns[class][lane] -= sums[lane];
                 }
-                taken[lane] = Some((loss, if self.s == 0.0 { scales[lane] } else { W::ONE }));
+                results[lane] = Some((loss, if is_smooth { W::ONE } else { scales[lane] }));
             }
         }
-        if self.s == 0.0 {
-            return taken;
+        if !is_smooth {
+            return results;
         }
         for (class, column) in columns.iter_mut().enumerate() {
-            let share = share(class);
+            let even = even_of(class);
             for lane in 0..LANES {
-                column[lane] = column[lane] * scales[lane] - share;
+                column[lane] = column[lane] * scales[lane] - even;
             }
         }
-        for (lane, counted) in counted.iter().enumerate() {
-            if let Some((class, own, _)) = *counted {
+        for (lane, row) in classes.iter().enumerate() {
+            if let Some((class, own, _)) = *row {
                 columns[class][lane] -= own;
             }
         }
-        taken
+        results
     }
 }
 
-impl AgainstClass {
-    /// `Σ_c w_c·(max - x_c)`.
-    #[inline(always)]
-    fn leads<W: Float>(&self, row: &[W], max: W) -> W {
-        match &self.weight {
-            None => sum_of(row.len(), |c| max - row[c]),
-            Some(weight) => {
-                sum_of(row.len(), |c| if weight[c] == 0.0 { W::ZERO } else { of::<W>(weight[c]) * (max - row[c]) })
-            }
-        }
-    }
-}
-
-/// `-Σ_c q_c·log softmax(x)_c` for the shares `q_c = ((1 - s)·y_c + s/C)·w_c`. A share of 0 costs nothing, even of a class
-/// that `x` makes impossible.
-struct AgainstShares {
+/// `-Σ_c q_c·log softmax(x)_c` for `q_c = ((1 - s)·y_c + s/C)·w_c`. A `q` of 0 costs nothing, even where the logit is -∞.
+struct ProbabilityLoss {
     weight: Option<Vec<f64>>,
-    s: f64,
-    /// Whether a gradient by the shares is wanted, too.
-    is_tracked: bool,
+    smoothing: f64,
+    /// Whether the gradient by the probabilities is wanted.
+    by_target: bool,
 }
 
-impl RowLoss<2> for AgainstShares {
+impl RowLoss<2> for ProbabilityLoss {
     const PADDING: [f64; 2] = [f64::NEG_INFINITY, 0.0];
 
     #[inline(always)]
-    fn take<W: Float>(&self, _: usize, [row, y]: [&mut [Lanes<W>]; 2], count: usize) -> Option<(W, W)> {
-        let (zero, kept, even) = (W::ZERO, of::<W>(1.0 - self.s), of::<W>(self.s / count as f64));
-        let weighted = |shares: &mut [W]| {
+    fn loss_and_grad_in_place<W: Float>(&self, _: usize, [row, y]: [&mut [Lanes<W>]; 2], len: usize) -> Option<(W, W)> {
+        let (zero, kept) = (W::ZERO, W::constant(1.0 - self.smoothing));
+        let even = W::constant(self.smoothing / len as f64);
+        let weigh = |values: &mut [W]| {
             if let Some(weight) = &self.weight {
-                shares.iter_mut().zip(weight).for_each(|(share, &weight)| *share *= of(weight));
+                values.iter_mut().zip(weight).for_each(|(value, &weight)| *value *= W::constant(weight));
             }
         };
-        let shares = &mut y.as_flattened_mut()[..count];
-        if self.s != 0.0 {
-            shares.iter_mut().for_each(|share| *share = kept * *share + even);
+        let q = &mut y.as_flattened_mut()[..len];
+        if self.smoothing != 0.0 {
+            q.iter_mut().for_each(|q| *q = kept * *q + even);
         }
-        weighted(shares);
-        let max = largest(row);
-        let cost = |share: W, lead: W| if share == zero { zero } else { share * lead };
-        if self.is_tracked {
+        weigh(q);
+        let max = row_max(row);
+        let cost = |q: W, lead: W| if q == zero { zero } else { q * lead };
+        if self.by_target {
             let [sum, total, cost] =
-                map_both([&mut *row, &mut *y], |x, y| ([x, y], [(x - max).exp(), y, cost(y, max - x)]));
+                map_both([&mut *row, &mut *y], |x, q| ([x, q], [(x - max).exp(), q, cost(q, max - x)]));
             let (scale, log) = (total / sum, sum.ln());
-            map_both([&mut *row, &mut *y], |x, y| {
+            map_both([&mut *row, &mut *y], |x, q| {
                 let nll = log + max - x;
-                let by_share = if y == zero && nll == W::INFINITY { zero } else { kept * nll };
-                ([(x - max).exp() * scale - y, by_share], [])
+                let by_y = if q == zero && nll == W::INFINITY { zero } else { kept * nll };
+                ([(x - max).exp() * scale - q, by_y], [])
             });
-            weighted(&mut y.as_flattened_mut()[..count]);
+            weigh(&mut y.as_flattened_mut()[..len]);
             return Some((cost + total * log, W::ONE));
         }
-        let [sum, total, cost] = map_both([&mut *row, &mut *y], |x, y| {
+        let [sum, total, cost] = map_both([&mut *row, &mut *y], |x, q| {
             let e = (x - max).exp();
-            ([e, y], [e, y, cost(y, max - x)])
+            ([e, q], [e, q, cost(q, max - x)])
         });
         let scale = total / sum;
-        map_both([row, y], |e, y| ([e * scale - y, y], []));
+        map_both([row, y], |e, q| ([e * scale - q, q], []));
         Some((cost + total * sum.ln(), W::ONE))
     }
 }

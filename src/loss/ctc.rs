@@ -1,5 +1,8 @@
-use super::{Reduction, float, integers, precision};
-use crate::kernel::{Sequence, is_host, ops, path_losses};
+use super::Reduction;
+use super::validate::{float, float_dtype, read_indices};
+use crate::kernel::graph::{Value, node};
+use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients};
+use crate::kernel::{LabelSequence, ctc_losses};
 use candle_core::{D, Device, Result, Shape, Tensor, bail};
 
 /// Connectionist temporal classification: the negative log-likelihood of a label sequence under per-step predictions,
@@ -52,6 +55,8 @@ pub struct CtcLoss {
     pub reduction: Reduction,
 }
 
+const LOSS: &str = "CtcLoss";
+
 impl CtcLoss {
     /// The loss of the log-probabilities `log_probs` against the label sequences `targets`.
     ///
@@ -74,26 +79,26 @@ impl CtcLoss {
         input_lengths: &Tensor,
         target_lengths: &Tensor,
     ) -> Result<Tensor> {
-        precision("CtcLoss", "log_probs", log_probs)?;
+        float_dtype(LOSS, "log_probs", log_probs)?;
         let log_p = match log_probs.rank() {
             2 => log_probs.unsqueeze(1)?,
             3 => log_probs.clone(),
-            _ => bail!("CtcLoss: log_probs has shape {:?} but needs (T, N, C) or (T, C)", log_probs.dims()),
+            _ => bail!("{LOSS}: log_probs has shape {:?} but needs (T, N, C) or (T, C)", log_probs.dims()),
         };
         let (_, batch, classes) = log_p.dims3()?;
         if log_p.elem_count() == 0 {
-            bail!("CtcLoss: log_probs has shape {:?} but must not be empty", log_probs.dims())
+            bail!("{LOSS}: log_probs has shape {:?} but must not be empty", log_probs.dims())
         }
         if self.blank >= classes {
-            bail!("CtcLoss: blank is {} but log_probs has {classes} classes, numbered from 0", self.blank)
+            bail!("{LOSS}: blank is {} but log_probs has {classes} classes, numbered from 0", self.blank)
         }
         let sequences = read(&log_p, targets, input_lengths, target_lengths, self.blank)?;
         let lengths = sequences.iter().map(|sequence| sequence.labels.len().max(1) as f64).collect::<Vec<_>>();
-        let loss = if is_host(log_p.device()) {
-            let shown = |loss: f64| if self.zero_infinity && loss == f64::INFINITY { 0.0 } else { loss };
-            path_losses(&log_p, sequences, self.blank, shown)?
+        let loss = if has_kernels(log_p.device()) {
+            let map = |loss: f64| if self.zero_infinity && loss == f64::INFINITY { 0.0 } else { loss };
+            ctc_losses(&log_p, sequences, self.blank, map)?
         } else {
-            self.by_ops(&float("CtcLoss", "log_probs", &log_p)?, &sequences)?
+            self.by_ops(&float(LOSS, "log_probs", &log_p)?, &sequences)?
         };
         let loss = match self.reduction {
             Reduction::Mean => (&loss / real(&lengths, batch, &loss)?)?,
@@ -104,40 +109,47 @@ impl CtcLoss {
         self.reduction.reduce(&loss, log_probs)
     }
 
-    /// The losses of the sequences, (N), on any device.
-    fn by_ops(&self, log_p: &Tensor, sequences: &[Sequence]) -> Result<Tensor> {
+    /// The losses of the sequences, (N), from tensor ops.
+    fn by_ops(&self, log_p: &Tensor, sequences: &[LabelSequence]) -> Result<Tensor> {
         let lattice = Lattice::new(&log_p.detach(), sequences, self.blank)?;
         let (alphas, loss) = lattice.forward()?;
 
         let possible = loss.ne(f64::INFINITY)?;
         let shown = if self.zero_infinity { possible.where_cond(&loss, &loss.zeros_like()?)? } else { loss.clone() };
-        ops::with_gradient(log_p, &shown, move |grad| {
-            let grad = possible.where_cond(grad, &grad.zeros_like()?)?;
-            lattice.gradient(&alphas, &loss)?.broadcast_mul(&grad.unsqueeze(1)?)
+        node([log_p], Value::Tensor(shown), move |[log_p], grad| {
+            let scale = possible.where_cond(&grad.detach(), &grad.detach().zeros_like()?)?;
+            let gradient = lattice.gradient(&alphas, &loss)?.broadcast_mul(&scale.unsqueeze(1)?)?;
+            if !keeps_graph_of_gradients() {
+                return Ok([Some(gradient)]);
+            }
+            let again = node([log_p, grad], Value::Tensor(gradient), |_, _| {
+                bail!("{LOSS}: second derivatives are not available")
+            })?;
+            Ok([Some(again)])
         })
     }
 }
 
-/// What the host has to know: how many steps each sequence has, and its labels.
+/// The number of steps of each sequence, and its labels, read by the host.
 fn read(
     log_p: &Tensor,
     targets: &Tensor,
     input_lengths: &Tensor,
     target_lengths: &Tensor,
     blank: usize,
-) -> Result<Vec<Sequence>> {
+) -> Result<Vec<LabelSequence>> {
     let (steps, batch, classes) = log_p.dims3()?;
     let lengths = |name: &str, lengths: &Tensor, most: usize, of: &str| -> Result<Vec<usize>> {
-        let values = integers("CtcLoss", name, lengths)?;
+        let values = read_indices(LOSS, name, lengths)?;
         if lengths.rank() > 1 || values.len() != batch {
-            bail!("CtcLoss: {name} has shape {:?} but there are {batch} sequences", lengths.dims())
+            bail!("{LOSS}: {name} has shape {:?} but there are {batch} sequences", lengths.dims())
         }
         match values.iter().find(|&&length| !(0..=most as i64).contains(&length)) {
-            Some(length) => bail!("CtcLoss: {name} holds {length} but must be 0 to {most}, the {of}"),
+            Some(length) => bail!("{LOSS}: {name} holds {length} but must be 0 to {most}, the {of}"),
             None => Ok(values.into_iter().map(|length| length as usize).collect()),
         }
     };
-    let all = integers("CtcLoss", "targets", targets)?;
+    let all = read_indices(LOSS, "targets", targets)?;
     let input_lengths = lengths("input_lengths", input_lengths, steps, "steps in log_probs")?;
     let (lengths, stride) = match targets.dims() {
         &[n, width] if n == batch => {
@@ -147,11 +159,11 @@ fn read(
             let lengths = lengths("target_lengths", target_lengths, total, "labels in targets")?;
             let sum = lengths.iter().sum::<usize>();
             if sum != total {
-                bail!("CtcLoss: target_lengths add up to {sum} but targets holds {total} labels")
+                bail!("{LOSS}: target_lengths add up to {sum} but targets holds {total} labels")
             }
             (lengths, None)
         }
-        dims => bail!("CtcLoss: targets has shape {dims:?} but needs ({batch}, S), or all labels joined"),
+        dims => bail!("{LOSS}: targets has shape {dims:?} but needs ({batch}, S), or all labels joined"),
     };
     let mut start = 0;
     let mut sequences = Vec::with_capacity(batch);
@@ -159,12 +171,12 @@ fn read(
         let sequence = &all[start..start + length];
         start += stride.unwrap_or(length);
         if let Some(label) = sequence.iter().find(|&&label| !(0..classes as i64).contains(&label)) {
-            bail!("CtcLoss: targets holds label {label} but log_probs has {classes} classes, numbered from 0")
+            bail!("{LOSS}: targets holds label {label} but log_probs has {classes} classes, numbered from 0")
         }
         if sequence.contains(&(blank as i64)) {
-            bail!("CtcLoss: targets holds the blank, {blank}, which no label can be")
+            bail!("{LOSS}: targets holds the blank, {blank}, which no label can be")
         }
-        sequences.push(Sequence { steps, labels: sequence.iter().map(|&label| label as u32).collect() });
+        sequences.push(LabelSequence { steps, labels: sequence.iter().map(|&label| label as u32).collect() });
     }
     Ok(sequences)
 }
@@ -190,7 +202,7 @@ struct Lattice {
 }
 
 impl Lattice {
-    fn new(log_p: &Tensor, sequences: &[Sequence], blank: usize) -> Result<Self> {
+    fn new(log_p: &Tensor, sequences: &[LabelSequence], blank: usize) -> Result<Self> {
         let (steps, batch, _) = log_p.dims3()?;
         let device = log_p.device();
         let longest = sequences.iter().map(|sequence| sequence.labels.len()).max().unwrap_or(0);
@@ -212,7 +224,7 @@ impl Lattice {
         };
         let last_place = |n: usize| 2 * sequences[n].labels.len();
         let skip = gate(&|n, s| s >= 2 && extended[n * places + s] != extended[n * places + s - 2])?;
-        let without_steps = |sequence: &Sequence| if sequence.labels.is_empty() { 0.0 } else { f64::INFINITY };
+        let without_steps = |sequence: &LabelSequence| if sequence.labels.is_empty() { 0.0 } else { f64::INFINITY };
         let without_steps = sequences.iter().map(without_steps).collect::<Vec<f64>>();
         let index = Tensor::from_vec(extended, (1, batch, places), device)?;
         let index = index.broadcast_as((steps, batch, places))?.contiguous()?;

@@ -1,7 +1,10 @@
-use super::{Reduction, check_elements, check_option, matching, same_kind, wide};
-use crate::kernel::scalar::{Float, of};
-use crate::kernel::{Formula, is_host};
+use super::Reduction;
+use super::validate::{check_elements, check_option, matching, same_kind};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, clamp_min, one};
+use crate::kernel::{ops, switches};
 use candle_core::{DType, Device, Result, Tensor, bail};
+use std::f64::consts::TAU;
 
 /// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
 ///
@@ -36,7 +39,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/gaussian_nll.svg"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct GaussianNllLoss {
     /// Whether to add the constant `log(2π) / 2`. Default false.
     pub full: bool,
@@ -52,6 +55,8 @@ impl Default for GaussianNllLoss {
     }
 }
 
+const LOSS: &str = "GaussianNllLoss";
+
 impl GaussianNllLoss {
     /// The loss of the means `input` and the variances `var` against `target`.
     ///
@@ -65,61 +70,49 @@ impl GaussianNllLoss {
     /// If a variance is negative (seen on every device, as in PyTorch), if `eps` is not positive, if the shapes don't
     /// fit, if dtype or device of the three differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor, var: &Tensor) -> Result<Tensor> {
-        check_option("GaussianNllLoss", "eps", self.eps, self.eps > 0.0, "positive")?;
+        check_option(LOSS, "eps", self.eps, self.eps > 0.0, "positive")?;
         let repeats = |(&t, &i): (&usize, &usize)| t == i || t == 1;
         let is_repeated = target.rank() == input.rank() && target.dims().iter().zip(input.dims()).all(repeats);
         let target = if is_repeated { &target.broadcast_as(input.shape())? } else { target };
-        let [x, y] = matching("GaussianNllLoss", [("input", input), ("target", target)])?;
-        same_kind("GaussianNllLoss", ("var", var), ("input", input))?;
-        let var = shared_var(var, &x)?;
-        check_elements("GaussianNllLoss", "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
-        if !is_host(var.device()) && var.elem_count() > 0 {
+        let [x, y] = matching(LOSS, [("input", input), ("target", target)])?;
+        same_kind(LOSS, ("var", var), ("input", input))?;
+        let var = broadcast_var(var, &x)?;
+        check_elements(LOSS, "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
+        if !switches::reads_values(var.device()) && var.elem_count() > 0 {
             // Converted on the CPU, as not every device has `f64`.
-            let least = var.min_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let least = var.detach().min_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             if least < 0.0 {
-                bail!("GaussianNllLoss: var must be 0 or more, but its least element is {least}")
+                bail!("{LOSS}: var must be 0 or more, but its least element is {least}")
             }
         }
 
-        // Half of 2π's logarithm goes to each element.
-        let constant = if self.full { (2. * std::f64::consts::PI).ln() / 2. } else { 0. };
-        let args = if var.dims() == input.dims() {
-            [x, var, y]
-        } else {
-            // In the precision that its gradient is summed in.
-            let [x, var, y] = wide([x, var, y])?;
-            [x, var.broadcast_as(input.shape())?, y]
-        };
-        let loss = self.reduction.elements(args, None, Likelihood { eps: self.eps, constant }, |[x, var, y]| {
-            // Where the bound holds the value is eps, but the derivative is var's own.
-            let at_bound = ((&var - var.detach())? + self.eps)?;
-            let bounded = var.lt(self.eps)?.where_cond(&at_bound, &var)?;
-            let error = ((x - y)?.sqr()? / &bounded)?;
-            ((error + bounded.log()?)? / 2.)? + constant
-        })?;
-        loss.to_dtype(input.dtype())
+        if var.dims() == input.dims() {
+            return self.reduction.elements(&[x, y, var], None, *self);
+        }
+        // The gradient of a variance that is shared is summed in the precision that is computed in.
+        let [x, y, var] = ops::to_compute([&x, &y, &var])?;
+        let var = var.broadcast_as(input.shape())?;
+        ops::like(&self.reduction.elements(&[x, y, var], None, *self)?, input)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Likelihood {
-    eps: f64,
-    constant: f64,
-}
-
-impl Formula<3> for Likelihood {
+impl Elementwise<3> for GaussianNllLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, v, y]: [W; 3]) -> (W, [W; 3]) {
-        let (eps, half) = (of(self.eps), of(0.5));
-        let (error, v) = (x - y, if v < eps { eps } else { v });
-        let scaled = error / v;
-        let slope = (W::ONE - error * scaled) / v * half;
-        ((v.ln() + error * scaled) * half + of(self.constant), [scaled, slope, -scaled])
+    fn value_and_grad<S: Scalar>(self, [x, y, var]: [S; 3]) -> (S, [S; 3]) {
+        // The constant of each element is half of log 2π.
+        let constant = S::constant(if self.full { TAU.ln() / 2.0 } else { 0.0 });
+        let half = S::constant(0.5);
+        // The gradient passes through the bound.
+        let (error, var) = (x - y, clamp_min(var, S::constant(self.eps)));
+        let scaled = error / var;
+        let square = error * scaled;
+        let by_var = (one::<S>() - square) / var * half;
+        ((var.ln() + square) * half + constant, [scaled, -scaled, by_var])
     }
 }
 
-/// `var` in a shape that broadcasts to `input`'s.
-fn shared_var(var: &Tensor, input: &Tensor) -> Result<Tensor> {
+/// `var` in a shape that broadcasts to that of `input`.
+fn broadcast_var(var: &Tensor, input: &Tensor) -> Result<Tensor> {
     let dims = input.dims();
     if var.rank() == 0 {
         return Ok(var.clone());
@@ -132,7 +125,7 @@ fn shared_var(var: &Tensor, input: &Tensor) -> Result<Tensor> {
         return Ok(var.clone());
     }
     bail!(
-        "GaussianNllLoss: var has shape {:?} but input of shape {dims:?} needs the same shape, the same with one \
+        "{LOSS}: var has shape {:?} but input of shape {dims:?} needs the same shape, the same with one \
          dimension 1, the same without the last dimension, or a scalar",
         var.dims()
     )

@@ -1,6 +1,7 @@
-use super::{Reduction, check_option, matching, whole};
-use crate::kernel::scalar::{Float, indicator, of};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::{check_option, matching_integers};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, one, relu, zero};
 use candle_core::{Result, Tensor};
 
 /// A loss on a distance `x` between two things that are alike (`y = 1`) or not (`y = -1`):
@@ -35,7 +36,7 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/hinge_embedding.svg"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct HingeEmbeddingLoss {
     /// The distance from which unlike things cost nothing, in the input's unit. Default 1.
     pub margin: f64,
@@ -49,6 +50,8 @@ impl Default for HingeEmbeddingLoss {
     }
 }
 
+const LOSS: &str = "HingeEmbeddingLoss";
+
 impl HingeEmbeddingLoss {
     /// The loss of the distances `input` against `target`, 1 or -1; at other values it is the sum of both branches, as
     /// in PyTorch.
@@ -59,35 +62,22 @@ impl HingeEmbeddingLoss {
     /// # Errors
     /// If `margin` is NaN, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("HingeEmbeddingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        // A side has no slope.
-        let target = whole(target, input)?.detach();
-        let args = matching("HingeEmbeddingLoss", [("input", input), ("target", &target)])?;
+        check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let [input, target] = matching_integers(LOSS, [("input", input), ("target", target)])?;
 
-        self.reduction.elements(args, None, Hinge { margin: self.margin }, |[x, y]| {
-            let zeros = x.zeros_like()?;
-            let alike = y.ne(-1f64)?.where_cond(&x, &zeros)?;
-            let unlike = y.ne(1f64)?.where_cond(&ops::relu(&(self.margin - &x)?)?, &zeros)?;
-            alike + unlike
-        })
+        self.reduction.elements(&[input, target.detach()], None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Hinge {
-    margin: f64,
-}
-
-impl Formula<2> for Hinge {
+impl Elementwise<2> for HingeEmbeddingLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let (zero, one) = (W::ZERO, W::ONE);
-        // One choice for each number, not one for all, so that a loop over them becomes vectors.
-        let lead = of::<W>(self.margin) - x;
-        let alike = if y != -one { x } else { zero };
-        let unlike = if y != one { lead } else { zero };
-        let loss = alike + if unlike <= zero { zero } else { unlike };
-        (loss, [indicator::<W>(y != -one) - indicator(unlike > zero), zero])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let (zero, one) = (zero::<S>(), one::<S>());
+        let (is_alike, is_unlike) = (y.eq(one), y.eq(-one));
+        let missing = S::select(is_alike, zero, S::constant(self.margin) - x);
+        let loss = S::select(is_unlike, zero, x) + relu(missing);
+        let grad = S::select(is_unlike, zero, one) - S::select(missing.le(zero), zero, one);
+        (loss, [grad, zero])
     }
 }
 

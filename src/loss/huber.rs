@@ -1,6 +1,7 @@
-use super::{Reduction, check_option, matching};
-use crate::kernel::scalar::{Float, clamp, least, of};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::{check_option, matching};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, clamp};
 use candle_core::{Result, Tensor};
 
 /// Squared error near the target, absolute error far from it, for an error `d = x - y`:
@@ -36,7 +37,7 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/huber.svg"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct HuberLoss {
     /// The error at which the parabola goes over into the line; positive, in the target's unit. Default 1.
     pub delta: f64,
@@ -50,6 +51,8 @@ impl Default for HuberLoss {
     }
 }
 
+const LOSS: &str = "HuberLoss";
+
 impl HuberLoss {
     /// The loss of `input` against `target`.
     ///
@@ -59,29 +62,22 @@ impl HuberLoss {
     /// # Errors
     /// If `delta` is not positive, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("HuberLoss", "delta", self.delta, self.delta > 0.0, "positive")?;
-        let args = matching("HuberLoss", [("input", input), ("target", target)])?;
+        check_option(LOSS, "delta", self.delta, self.delta > 0.0, "positive")?;
+        let args = matching(LOSS, [("input", input), ("target", target)])?;
 
-        self.reduction.elements(args, None, Bounded { delta: self.delta }, |[x, y]| {
-            // c · (|d| - c/2) with c = min(|d|, delta) held constant is both branches at once, slopes included.
-            let distance = ops::abs(&(x - y)?)?;
-            let c = ops::at_most(&distance.detach(), self.delta)?;
-            &c * (&distance - (&c / 2.)?)?
-        })
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Bounded {
-    delta: f64,
-}
-
-impl Formula<2> for Bounded {
+impl Elementwise<2> for HuberLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let (d, delta) = ((x - y).abs(), of(self.delta));
-        let (c, slope) = (least(d, delta), clamp(x - y, delta));
-        (c * (d - c / of(2.0)), [slope, -slope])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let (error, delta) = (x - y, S::constant(self.delta));
+        let distance = error.abs();
+        // Both branches at once: c · (|d| - c/2) with c = min(|d|, delta).
+        let c = S::select(distance.lt(delta), distance, delta);
+        let grad = clamp(error, delta);
+        (c * (distance - c * S::constant(0.5)), [grad, -grad])
     }
 }
 

@@ -1,6 +1,7 @@
-use super::{Reduction, check_elements, matching};
-use crate::kernel::scalar::Float;
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::{check_elements, matching};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, one, zero};
 use candle_core::{Result, Tensor};
 
 /// Kullback-Leibler divergence of predicted log-probabilities `x` from a target distribution `y`, element by element:
@@ -37,13 +38,15 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/kl_div.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct KlDivLoss {
     /// Whether the target is log-probabilities, natural ones like the input. Default false.
     pub log_target: bool,
     /// How the element losses are reduced. Default: the mean, which is rarely the one to use here.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "KlDivLoss";
 
 impl KlDivLoss {
     /// The loss of the log-probabilities `input` against the distributions `target`. Whether those sum to 1 is not
@@ -56,52 +59,30 @@ impl KlDivLoss {
     /// If a probability in `target` is negative (seen on the CPU only), if shape, dtype or device of the two differ, or
     /// the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let args = matching("KlDivLoss", [("input", input), ("target", target)])?;
-
-        if self.log_target {
-            return self.reduction.elements(args, None, FromLog, |[x, y]| {
-                // What is impossible in the target costs nothing, whatever the input says of it.
-                let (is_impossible, zeros) = (y.eq(f64::NEG_INFINITY)?, y.zeros_like()?);
-                let [x, y] = [x, y].map(|t| is_impossible.where_cond(&zeros, &t));
-                let (x, y) = (x?, y?);
-                is_impossible.where_cond(&zeros, &(y.exp()? * (&y - x)?)?)
-            });
+        let args = matching(LOSS, [("input", input), ("target", target)])?;
+        if !self.log_target {
+            let is_negative = |p: f64| p < 0.0;
+            check_elements(LOSS, "target", &args[1], |p| !is_negative(p), "a probability, 0 or more")?;
         }
-        let negative = |p: f64| p < 0.0;
-        check_elements("KlDivLoss", "target", &args[1], |p| !negative(p), "a probability, 0 or more")?;
-        self.reduction.elements(args, None, FromShares, |[x, y]| {
-            // At 0 the logarithm is that of 1, so that a gradient by the target is finite there.
-            let log_y = y.eq(0f64)?.where_cond(&y.ones_like()?, &y)?.log()?;
-            (&y * log_y)? - ops::times(&y, &x)?
-        })
+
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-/// Against log-probabilities.
-#[derive(Clone, Copy)]
-struct FromLog;
-
-impl Formula<2> for FromLog {
+impl Elementwise<2> for KlDivLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let p = y.exp();
-        let loss = p * (y - x);
-        let unless_impossible = |value: W| if y == -W::INFINITY { W::ZERO } else { value };
-        (unless_impossible(loss), [-p, unless_impossible(loss + p)])
-    }
-}
-
-/// Against probabilities.
-#[derive(Clone, Copy)]
-struct FromShares;
-
-impl Formula<2> for FromShares {
-    #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let (zero, log) = (W::ZERO, y.ln());
-        let (loss, slope) = (y * log - y * x, log + W::ONE - x);
-        let at_zero = if x.abs() == W::INFINITY { zero } else { -x };
-        (if y == zero { zero } else { loss }, [-y, if y == zero { at_zero } else { slope }])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        // What is impossible in the target costs nothing, whatever the input says.
+        if self.log_target {
+            let p = y.exp();
+            let loss = p * (y - x);
+            let unless_impossible = |value: S| S::select(y.eq(S::constant(f64::NEG_INFINITY)), zero(), value);
+            return (unless_impossible(loss), [-p, unless_impossible(loss + p)]);
+        }
+        let (log, is_impossible) = (y.ln(), y.eq(zero()));
+        let at_0 = S::select(x.abs().eq(S::constant(f64::INFINITY)), zero(), -x);
+        let loss = S::select(is_impossible, zero(), y * log - y * x);
+        (loss, [-y, S::select(is_impossible, at_0, log + one() - x)])
     }
 }
 

@@ -1,6 +1,7 @@
-use super::{Reduction, matching};
-use crate::kernel::scalar::{Float, sign};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::matching;
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, sign};
 use candle_core::{Result, Tensor};
 
 /// Absolute error: `l = |x - y|`, for an input `x` and a target `y`.
@@ -28,11 +29,13 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/l1.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct L1Loss {
     /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "L1Loss";
 
 impl L1Loss {
     /// The loss of `input` against `target`.
@@ -43,20 +46,18 @@ impl L1Loss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let args = matching("L1Loss", [("input", input), ("target", target)])?;
+        let args = matching(LOSS, [("input", input), ("target", target)])?;
 
-        self.reduction.elements(args, None, Distance, |[x, y]| ops::abs(&(x - y)?))
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Distance;
-
-impl Formula<2> for Distance {
+impl Elementwise<2> for L1Loss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let slope = sign(x - y);
-        ((x - y).abs(), [slope, -slope])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let error = x - y;
+        let grad = sign(error);
+        (error.abs(), [grad, -grad])
     }
 }
 

@@ -1,6 +1,11 @@
-use super::{Classes, CrossEntropyLoss, Reduction, check_option, float, same_device, same_kind};
-use crate::kernel::product::{ProductSum, product};
-use crate::kernel::{keep, ops};
+use super::class_targets::{ClassTargets, class_weight};
+use super::validate::{check_option, float, float_dtype, same_kind};
+use super::{CrossEntropyLoss, Reduction};
+use crate::kernel::gemm::{ProductSum, product};
+use crate::kernel::graph::{Value, node};
+use crate::kernel::ops;
+use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients};
+use crate::kernel::tensor_loss::Scale;
 use candle_core::{Device, Result, Tensor, bail};
 
 /// Cross-entropy on the outputs of a linear layer, which are never all there at once:
@@ -59,9 +64,6 @@ impl Default for LinearCrossEntropyLoss {
 
 const LOSS: &str = "LinearCrossEntropyLoss";
 
-/// Logits at a time, where the caller does not say how many samples.
-const AT_ONCE: usize = 1 << 22;
-
 impl LinearCrossEntropyLoss {
     /// The loss of the linear layer's outputs on `input` against `target`.
     ///
@@ -95,6 +97,7 @@ impl LinearCrossEntropyLoss {
         if width != d {
             bail!("{LOSS}: linear_weight has shape {:?} but input of shape {:?} needs (C, {d})", [c, width], [n, d])
         }
+        float_dtype(LOSS, "input", input)?;
         same_kind(LOSS, ("linear_weight", linear_weight), ("input", input))?;
         if let Some(bias) = linear_bias {
             same_kind(LOSS, ("linear_bias", bias), ("input", input))?;
@@ -102,80 +105,104 @@ impl LinearCrossEntropyLoss {
                 bail!("{LOSS}: linear_bias has shape {:?} but linear_weight {:?} needs ({c})", bias.dims(), [c, d])
             }
         }
-        same_device(LOSS, ("target", target), ("input", input))?;
+        let weight = self.weight.as_ref().map(|weight| class_weight(LOSS, weight, input, c)).transpose()?;
+        let scale = self.scale(input, target, &weight, [n, c])?;
 
-        let x = float(LOSS, "input", input)?;
-        let w = float(LOSS, "linear_weight", linear_weight)?.to_device(x.device())?;
-        let b = linear_bias.map(|bias| float(LOSS, "linear_bias", bias)?.to_device(x.device())).transpose()?;
-        let variables = [Some(&x), Some(&w), b.as_ref()];
-        let wanted = variables.map(|variable| variable.is_some_and(Tensor::track_op));
+        // Half precision stays what it is where a GPU multiplies it, and comes to the CPU as `f32`.
+        let convert = |x: &Tensor| if has_kernels(x.device()) || n * c * d == 0 { float(LOSS, "", x) } else { Ok(x.clone()) };
+        let (x, w, b) = (convert(input)?, convert(linear_weight)?, linear_bias.map(convert).transpose()?);
+        let target = if target.dtype().is_float() { target.detach() } else { target.clone() };
+        let criterion = CrossEntropyLoss {
+            weight: weight.map(|weight| weight.to_device(x.device())).transpose()?,
+            ignore_index: self.ignore_index,
+            label_smoothing: s,
+            reduction: Reduction::None,
+        };
+        if keeps_graph_of_gradients() {
+            // All logits at once, as backward through them is to be differentiable.
+            let logits = ops::matmul(&x, &w.t()?)?;
+            let logits = if let Some(b) = &b { logits.broadcast_add(b)? } else { logits };
+            return CrossEntropyLoss { reduction: self.reduction, ..criterion }.forward(&logits, &target);
+        }
+        let args = [&x, &w, b.as_ref().unwrap_or(&x)];
+        let wanted = [x.track_op(), w.track_op(), b.as_ref().is_some_and(Tensor::track_op)];
         let layer = Layer {
             x: x.detach(),
             w: w.detach(),
             b: b.as_ref().map(Tensor::detach),
-            target: if target.dtype().is_float() {
-                same_kind(LOSS, ("target", target), ("input", input))?;
-                float(LOSS, "target", &target.detach())?.to_device(x.device())?
-            } else {
-                target.to_device(x.device())?
-            },
-            chunk: self.chunk.unwrap_or(AT_ONCE / c.max(1)).max(1),
-            criterion: CrossEntropyLoss {
-                weight: self.weight.as_ref().map(|weight| weight.to_device(x.device())).transpose()?,
-                ignore_index: self.ignore_index,
-                label_smoothing: s,
-                reduction: Reduction::None,
-            },
+            target: target.to_device(x.device())?,
+            chunk: self.chunk.unwrap_or_else(|| default_chunk([n, d, c], x.device())).max(1),
+            criterion,
         };
-        let args = [&x, &w, b.as_ref().unwrap_or(&x)];
-        let loss = match self.factor(&layer, c)? {
-            None => {
-                let losses = layer.losses()?;
-                ops::with_gradients(args, &losses, move |grad| Ok(layer.gradients(wanted, Some(grad))?.1))?
-            }
-            Some(factor) => {
-                let (sum, mut gradients) = layer.gradients(wanted, None)?;
-                for gradient in gradients.iter_mut().flatten() {
-                    *gradient = gradient.broadcast_mul(&factor)?;
+        let Some(factor) = scale else {
+            let losses = layer.losses()?;
+            let loss = node(args, Value::Tensor(losses), move |_, grad| Ok(layer.gradients(wanted, Some(grad))?.1))?;
+            return ops::like(&loss, input);
+        };
+        let (sum, gradients) = layer.gradients(wanted, None)?;
+        let loss = node(args, Value::Tensor((sum * &factor)?), move |args, grad| {
+            let grad = (grad * &factor)?;
+            let mut scaled = [const { None }; 3];
+            for ((scaled, gradient), arg) in scaled.iter_mut().zip(&gradients).zip(args) {
+                if let Some(gradient) = gradient {
+                    *scaled = Some(ops::times_scalar(gradient, &grad)?.to_dtype(arg.dtype())?);
                 }
-                let value = sum.broadcast_mul(&factor)?;
-                let scaled = move |gradient: &Option<Tensor>, grad: &Tensor| {
-                    gradient.as_ref().map(|gradient| ops::scaled(gradient, grad)).transpose()
-                };
-                ops::with_gradients(args, &value, move |grad| {
-                    let [x, w, b] = &gradients;
-                    Ok([scaled(x, grad)?, scaled(w, grad)?, scaled(b, grad)?])
-                })?
             }
-        };
-        loss.to_dtype(input.dtype())?.to_device(input.device())
+            Ok(scaled)
+        })?;
+        ops::like(&loss, input)
     }
 
-    /// What the sum of the samples' losses is multiplied by; `None` where they are not reduced.
-    fn factor(&self, layer: &Layer, classes: usize) -> Result<Option<Tensor>> {
-        let (n, d) = layer.x.dims2()?;
-        let of_one =
-            |factor: f64| Tensor::new(factor, &Device::Cpu)?.to_dtype(layer.x.dtype())?.to_device(layer.x.device());
-        if self.reduction == Reduction::Mean && !layer.target.dtype().is_float() {
-            // Logits of the right shape, which nobody looks into, to check the target as a whole and sum its weights.
-            let column = if d > 0 {
-                layer.x.narrow(1, 0, 1)?
-            } else {
-                Tensor::zeros((n, 1), layer.x.dtype(), layer.x.device())?
-            };
-            let logits = column.broadcast_as((n, classes))?;
-            let weight = layer.criterion.weight.as_ref();
-            let target = Classes::new(LOSS, &logits, &layer.target, weight, Some(self.ignore_index))?;
-            return match target.read()? {
-                Some(counted) => of_one(1.0 / counted.total()).map(Some),
-                None => target.gathered()?.total(layer.x.dtype())?.recip().map(Some),
-            };
+    /// Checks the target, and returns the factor of the sum of the losses; `None` for no reduction.
+    fn scale(
+        &self,
+        input: &Tensor,
+        target: &Tensor,
+        weight: &Option<Tensor>,
+        [n, c]: [usize; 2],
+    ) -> Result<Option<Tensor>> {
+        let dtype = ops::compute_dtype(input.dtype());
+        let scalar = |factor: f64| {
+            let device = if n * c == 0 { &Device::Cpu } else { input.device() };
+            Tensor::new(factor, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        };
+        if target.dtype().is_float() {
+            same_kind(LOSS, ("target", target), ("input", input))?;
+            if target.dims() != [n, c] {
+                bail!(
+                    "{LOSS}: target has dtype {:?}, so it is taken for probabilities and needs shape {:?}, not {:?}; \
+                     classes need an integer dtype",
+                    target.dtype(),
+                    [n, c],
+                    target.dims()
+                )
+            }
+            return self.reduction.factor(&[n]).map(scalar).transpose();
         }
-        self.reduction.factor(&[n]).map(of_one).transpose()
+        let targets =
+            ClassTargets::of_shape(LOSS, input, (&[n, c], 1), target, weight.clone(), Some(self.ignore_index))?;
+        match (targets.for_kernel()?, self.reduction) {
+            (Some(classes), reduction) => targets.factor(reduction, &classes).map(scalar).transpose(),
+            (None, Reduction::Mean) => match targets.scale(Reduction::Mean, &targets.for_gather(dtype)?)? {
+                Scale::Tensor(factor) => Ok(Some(factor)),
+                _ => bail!("{LOSS}: a mean has no factor"),
+            },
+            (None, reduction) => reduction.factor(&[n]).map(scalar).transpose(),
+        }
     }
 }
 
-/// The layer and what its outputs are compared with, a chunk of samples at a time.
+/// The number of samples at a time, where the caller does not choose it.
+fn default_chunk([n, d, c]: [usize; 3], device: &Device) -> usize {
+    if has_kernels(device) {
+        // Some 4 million logits.
+        return (1 << 22) / c.max(1);
+    }
+    // The logits of a chunk are about as large as the input.
+    n.div_ceil(c.div_ceil(d.max(1)).max(1)).next_power_of_two()
+}
+
+/// The linear layer and the target, of which some samples are taken at a time.
 struct Layer {
     x: Tensor,
     w: Tensor,
@@ -186,52 +213,62 @@ struct Layer {
 }
 
 impl Layer {
-    /// The samples' losses, (N).
+    /// The losses of the samples, (N).
     fn losses(&self) -> Result<Tensor> {
         let losses = self.starts().map(|start| {
             let (_, logits, target) = self.chunk(start)?;
-            self.criterion.forward(&logits, &target)
+            self.criterion.forward(&ops::to_compute([&logits])?[0], &self.to_compute(&target)?)
         });
-        joined(losses.collect::<Result<Vec<_>>>()?, &[0], &self.x)
+        joined(losses.collect::<Result<Vec<_>>>()?, &[0], &ops::to_compute([&self.x])?[0])
     }
 
-    /// The sum of the losses and those gradients by input, weight and bias that are `wanted`, of the sum, or of the losses
-    /// each times `grad`.
-    fn gradients(&self, wanted: [bool; 3], grad: Option<&Tensor>) -> Result<(Tensor, [Option<Tensor>; 3])> {
+    /// The sum of the losses, and the gradients by input, weight and bias that are `wanted`: those of the sum, or, with
+    /// `loss_grad`, of the losses each times its own.
+    fn gradients(&self, wanted: [bool; 3], loss_grad: Option<&Tensor>) -> Result<(Tensor, [Option<Tensor>; 3])> {
         let (d, c) = (self.x.dim(1)?, self.w.dim(0)?);
         let [of_x, of_w, of_b] = wanted;
         let (mut sums, mut by_x) = (Vec::new(), Vec::new());
-        let (mut by_w, mut by_b) = (ProductSum::new(c, d, &self.w)?, ProductSum::new(1, c, &self.w)?);
+        let (mut by_w, mut by_b) = (ProductSum::new(c, d, &self.w), ProductSum::new(1, c, &self.w));
         for start in self.starts() {
             let (x, logits, target) = self.chunk(start)?;
             if !of_x && !of_w && !of_b {
-                sums.push(self.criterion.forward(&logits, &target)?.sum_all()?);
+                let logits = &ops::to_compute([&logits])?[0];
+                sums.push(ops::sum_all(&self.criterion.forward(logits, &self.to_compute(&target)?)?)?);
                 continue;
             }
             let len = target.dim(0)?;
-            let grad = grad.map(|grad| grad.narrow(0, start, len)).transpose()?;
-            let (sum, slopes) = self.criterion.sum_and_slopes(&logits, &target, grad.as_ref())?;
+            let loss_grad = loss_grad.map(|grad| grad.narrow(0, start, len)).transpose()?;
+            let (sum, grad) = self.criterion.sum_and_grad(&logits, &target, loss_grad.as_ref())?;
             drop(logits);
             sums.push(sum);
-            if of_x {
-                by_x.push(product(&slopes, &self.w, None)?);
-            }
             if of_b {
-                by_b.add(&Tensor::ones((len, 1), slopes.dtype(), slopes.device())?, &slopes)?;
+                by_b.add(&Tensor::ones((len, 1), grad.dtype(), grad.device())?, &grad)?;
+            }
+            let grad = grad.to_dtype(self.x.dtype())?;
+            if of_x {
+                by_x.push(product(&grad, &self.w, None)?);
             }
             if of_w {
-                by_w.add(&slopes, &x)?;
+                by_w.add(&grad, &x)?;
             }
-            keep(slopes);
         }
+        let zeros = |of: &Tensor| of.zeros_like();
         let by_x = if of_x { Some(joined(by_x, &[0, d], &self.x)?) } else { None };
-        let by_w = if of_w { Some(by_w.finish(&self.w)?) } else { None };
-        let by_b = if of_b { Some(by_b.finish(&self.w)?.squeeze(0)?) } else { None };
+        let by_w = if of_w { Some(by_w.finish(&self.w)?.map_or_else(|| zeros(&self.w), Ok)?) } else { None };
+        let by_b = match &self.b {
+            Some(b) if of_b => Some(by_b.finish(&self.w)?.map_or_else(|| zeros(b), |sum| sum.squeeze(0))?),
+            _ => None,
+        };
         let sums = sums.iter().map(|sum| sum.reshape(1)).collect::<Result<Vec<_>>>()?;
-        Ok((ops::sum_all(&joined(sums, &[0], &self.x)?)?, [by_x, by_w, by_b]))
+        Ok((ops::sum_all(&joined(sums, &[0], &ops::to_compute([&self.x])?[0])?)?, [by_x, by_w, by_b]))
     }
 
-    /// Where the chunks begin.
+    /// Probabilities in the precision that is computed in; classes as they are.
+    fn to_compute(&self, target: &Tensor) -> Result<Tensor> {
+        if target.dtype().is_float() { float(LOSS, "target", target) } else { Ok(target.clone()) }
+    }
+
+    /// The first samples of the chunks.
     fn starts(&self) -> impl Iterator<Item = usize> {
         (0..self.x.dims()[0]).step_by(self.chunk)
     }
@@ -245,7 +282,7 @@ impl Layer {
     }
 }
 
-/// The parts one after the other; where there are none, a tensor of this shape and otherwise like `like`.
+/// The parts one after the other; without parts, a tensor of the shape `empty` like `like`.
 fn joined(parts: Vec<Tensor>, empty: &[usize], like: &Tensor) -> Result<Tensor> {
     if parts.is_empty() { Tensor::zeros(empty, like.dtype(), like.device()) } else { Tensor::cat(&parts, 0) }
 }

@@ -1,6 +1,7 @@
-use super::{Reduction, check_option, matching, whole};
-use crate::kernel::scalar::{Float, of};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::{check_option, matching_integers};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, zero};
 use candle_core::{Result, Tensor};
 
 /// A loss on which of two scores should be the higher, `x1` if `y = 1` or `x2` if `y = -1`:
@@ -34,13 +35,15 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/margin_ranking.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct MarginRankingLoss {
     /// The lead from which a pair costs nothing, in the unit of the scores. Default 0.
     pub margin: f64,
     /// How the pair losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "MarginRankingLoss";
 
 impl MarginRankingLoss {
     /// The loss of the scores `input1` and `input2` against `target`, 1 or -1.
@@ -52,27 +55,22 @@ impl MarginRankingLoss {
     /// # Errors
     /// If `margin` is NaN, if shape, dtype or device of the three differ, or the dtype is not a float.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("MarginRankingLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
-        let target = &whole(target, input1)?;
-        let args = matching("MarginRankingLoss", [("input1", input1), ("input2", input2), ("target", target)])?;
+        check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        let args = matching_integers(LOSS, [("input1", input1), ("input2", input2), ("target", target)])?;
 
-        self.reduction.elements(args, None, Lead { margin: self.margin }, |[x1, x2, y]| {
-            ops::relu(&(self.margin - (y * (x1 - x2)?)?)?)
-        })
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Lead {
-    margin: f64,
-}
-
-impl Formula<3> for Lead {
+impl Elementwise<3> for MarginRankingLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x1, x2, y]: [W; 3]) -> (W, [W; 3]) {
-        let missing = of::<W>(self.margin) - y * (x1 - x2);
-        let unless_ahead = |value: W| if missing <= W::ZERO { W::ZERO } else { value };
-        (unless_ahead(missing), [-y, y, x2 - x1].map(unless_ahead))
+    fn value_and_grad<S: Scalar>(self, [x1, x2, y]: [S; 3]) -> (S, [S; 3]) {
+        let lead = x1 - x2;
+        let missing = S::constant(self.margin) - y * lead;
+        let is_met = missing.le(zero());
+        let unless_met = |value: S| S::select(is_met, zero(), value);
+        let grad = unless_met(y);
+        (unless_met(missing), [-grad, grad, -unless_met(lead)])
     }
 }
 

@@ -1,6 +1,7 @@
-use super::{Reduction, matching};
-use crate::kernel::Formula;
-use crate::kernel::scalar::Float;
+use super::Reduction;
+use super::validate::matching;
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::Scalar;
 use candle_core::{Result, Tensor};
 
 /// Squared error: `l = (x - y)²`, for an input `x` and a target `y`.
@@ -27,11 +28,13 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/mse.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct MseLoss {
     /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "MseLoss";
 
 impl MseLoss {
     /// The loss of `input` against `target`.
@@ -42,20 +45,18 @@ impl MseLoss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let args = matching("MseLoss", [("input", input), ("target", target)])?;
+        let args = matching(LOSS, [("input", input), ("target", target)])?;
 
-        self.reduction.elements(args, None, Square, |[x, y]| (x - y)?.sqr())
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Square;
-
-impl Formula<2> for Square {
+impl Elementwise<2> for MseLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let d = x - y;
-        (d * d, [d + d, -(d + d)])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let error = x - y;
+        let grad = error * S::constant(2.0);
+        (error * error, [grad, -grad])
     }
 }
 

@@ -1,6 +1,11 @@
-use super::{Classes, Gathered, Reduction, check_option, float};
-use crate::kernel::scalar::{Float, indicator, of, positive};
-use crate::kernel::{Counted, Lanes, RowLoss, fused_rows, map};
+use super::Reduction;
+use super::class_targets::ClassTargets;
+use super::validate::{check_option, float};
+use crate::kernel::lanes::Lanes;
+use crate::kernel::ops::{self, Scaled};
+use crate::kernel::rows::{RowLoss, WeightedTargets, map, row_loss};
+use crate::kernel::scalar::{Float, Scalar, relu};
+use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{Result, Tensor, bail};
 
 /// Hinge loss between the score of the right class `y` and each other score of the `C`:
@@ -54,6 +59,8 @@ impl Default for MultiMarginLoss {
     }
 }
 
+const LOSS: &str = "MultiMarginLoss";
+
 impl MultiMarginLoss {
     /// The loss of the scores `input` against the classes `target`, `0..C`.
     ///
@@ -66,41 +73,49 @@ impl MultiMarginLoss {
     /// don't fit, if `input` is not of a float dtype or `target` not of one for classes, if the devices differ, or if
     /// `weight` has not `C` elements or is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("MultiMarginLoss", "p", self.p.into(), matches!(self.p, 1 | 2), "1 or 2")?;
-        check_option("MultiMarginLoss", "margin", self.margin, !self.margin.is_nan(), "a number")?;
+        check_option(LOSS, "p", self.p.into(), matches!(self.p, 1 | 2), "1 or 2")?;
+        check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
         if input.rank() > 2 {
-            bail!("MultiMarginLoss: input has shape {:?} but needs (N, C) or (C)", input.dims())
+            bail!("{LOSS}: input has shape {:?} but needs (N, C) or (C)", input.dims())
         }
-        // One score is a class of its own.
+        // A scalar is the score of a single class.
         let scores = if input.rank() == 0 { input.unsqueeze(0)? } else { input.clone() };
-        let classes = Classes::new("MultiMarginLoss", &scores, target, self.weight.as_ref(), None)?;
+        let targets = ClassTargets::new(LOSS, &scores, target, self.weight.as_ref(), None)?;
+        let (p, margin, dim) = (self.p, self.margin, targets.dim);
+        let factor = self.reduction.factor(target.dims());
 
-        if let Some(rows) = classes.read()? {
-            let factor = self.reduction.factor(target.dims());
-            let loss = Violations { rows, p: self.p, margin: self.margin };
-            let loss = fused_rows([&scores], classes.dim, factor, loss)?;
-            return if factor.is_some() { Ok(loss) } else { loss.reshape(target.shape()) };
-        }
-        let (x, classes) = (float("MultiMarginLoss", "input", &scores)?, classes.gathered()?);
-        let loss = classes.weighted(&self.violations(&x, &classes)?)?.reshape(target.shape())?;
-
-        self.reduction.reduce(&loss, input)
-    }
-
-    /// The loss of each sample, before its weight.
-    fn violations(&self, x: &Tensor, classes: &Gathered) -> Result<Tensor> {
-        let right = classes.pick(x)?.unsqueeze(classes.dim)?;
-        let violation = (self.margin - right)?.broadcast_add(x)?;
-        let counts = (violation.gt(0f64)? * classes.others()?)?;
-        let violation = counts.where_cond(&violation, &x.zeros_like()?)?;
-        let violation = if self.p == 1 { violation } else { violation.sqr()? };
-        violation.sum(classes.dim)? / classes.count as f64
+        let loss = if let Some(targets) = targets.for_kernel()? {
+            row_loss([&scores], dim, factor, Violations { targets, p, margin })?
+        } else {
+            let x = float(LOSS, "input", &scores)?;
+            let classes = targets.for_gather(x.dtype())?;
+            let loss = tensor_loss([&x], Some(dim), factor.into(), move |[x], _| {
+                let (weight, own) = (classes.row_weight()?, classes.gather(x)?);
+                let excess = x.broadcast_sub(&own)?.affine(1.0, margin)?;
+                let is_none = (excess.le(0f64)? + classes.is_class()?)?;
+                let excess = ops::masked_fill(&excess, &is_none, 0.0)?;
+                let (losses, by_x, power) = if p == 1 {
+                    (excess, is_none.where_cond(&ops::constant(0.0, x)?, &ops::constant(1.0, x)?)?, 1.0)
+                } else {
+                    (excess.sqr()?, excess, 2.0)
+                };
+                // The score of the class itself: also a NaN that no other class sees.
+                let losses = (losses.sum_keepdim(dim)? * &weight)?;
+                let losses = own.eq(&own)?.where_cond(&losses, &own)?.squeeze(dim)?;
+                let by_x = classes.scatter_add(&by_x, &by_x.sum_keepdim(dim)?.neg()?)?.broadcast_mul(&weight)?;
+                let factor = 1.0 / classes.count as f64;
+                let grad = Scaled { tensor: by_x, factor: power * factor };
+                Ok((Scaled { tensor: losses, factor }, [Some(grad)]))
+            })?;
+            ops::like(&loss, input)?
+        };
+        if factor.is_some() { Ok(loss) } else { loss.reshape(target.shape()) }
     }
 }
 
-/// `Σ_{j≠y} max(0, margin - x_y + x_j)^p / C`.
+/// `w_y · Σ_{j≠y} max(0, margin - x_y + x_j)^p / C`
 struct Violations {
-    rows: Counted,
+    targets: WeightedTargets,
     p: u32,
     margin: f64,
 }
@@ -109,18 +124,22 @@ impl RowLoss<1> for Violations {
     const PADDING: [f64; 1] = [f64::NEG_INFINITY];
 
     #[inline(always)]
-    fn take<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], count: usize) -> Option<(W, W)> {
-        let (class, weight) = self.rows.get(i)?;
-        let lead = of::<W>(self.margin) - row.as_flattened()[class];
+    fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
+        let (class, weight) = self.targets.get(i)?;
+        let lead = W::constant(self.margin) - row.as_flattened()[class];
         // The class itself is no violation.
         row.as_flattened_mut()[class] = -W::INFINITY;
-        let [loss, slopes] = map(row, |x| {
-            let z = positive(lead + x);
-            let (loss, slope) = if self.p == 1 { (z, indicator(z > W::ZERO)) } else { (z * z, z + z) };
-            (slope, [loss, slope])
+        let [loss, grads] = map(row, |x| {
+            let excess = relu(lead + x);
+            let (loss, grad) = if self.p == 1 {
+                (excess, W::select(Scalar::le(excess, W::ZERO), W::ZERO, W::ONE))
+            } else {
+                (excess * excess, excess + excess)
+            };
+            (grad, [loss, grad])
         });
-        row.as_flattened_mut()[class] = -slopes;
-        let share = of(weight / count as f64);
+        row.as_flattened_mut()[class] = -grads;
+        let share = W::constant(weight / len as f64);
         Some((loss * share, share))
     }
 }

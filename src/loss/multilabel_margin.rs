@@ -1,7 +1,12 @@
-use super::{Reduction, at_hand, classes, float, integers, precision, same_device};
-use crate::kernel::scalar::{Float, indicator, of, positive};
-use crate::kernel::{LANES, Lanes, RowLoss, can_be_fused, fused_rows, map_both, ops};
-use candle_core::{D, DType, Result, Tensor, bail};
+use super::Reduction;
+use super::validate::{class_indices, float, float_dtype, read_indices, same_device};
+use crate::kernel::lanes::{LANES, Lanes};
+use crate::kernel::ops::{self, Scaled};
+use crate::kernel::rows::{RowLoss, map_both, row_loss};
+use crate::kernel::scalar::{Float, Scalar, relu};
+use crate::kernel::switches::{has_kernels_for, reads_values};
+use crate::kernel::tensor_loss::tensor_loss;
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 
 /// Hinge loss between the scores of the classes `Y` that a sample belongs to and the scores of those it does not:
 ///
@@ -33,11 +38,13 @@ use candle_core::{D, DType, Result, Tensor, bail};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/multilabel_margin.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct MultiLabelMarginLoss {
     /// How the sample losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "MultiLabelMarginLoss";
 
 impl MultiLabelMarginLoss {
     /// The loss of the scores `input` against `target`, each sample's classes as a list that the first -1 ends (it may
@@ -51,125 +58,152 @@ impl MultiLabelMarginLoss {
     /// If a class is neither -1 nor in `0..C` (seen on the CPU only), if the shapes don't fit, if `input` is not of a
     /// float dtype or `target` not of one for classes, or if the devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        precision("MultiLabelMarginLoss", "input", input)?;
+        float_dtype(LOSS, "input", input)?;
         if target.dims() != input.dims() || input.rank() > 2 {
             bail!(
-                "MultiLabelMarginLoss: target has shape {:?} and input {:?}; both must be (N, C), or both (C)",
+                "{LOSS}: target has shape {:?} and input {:?}; both must be (N, C), or both (C)",
                 target.dims(),
                 input.dims()
             )
         }
-        same_device("MultiLabelMarginLoss", ("target", target), ("input", input))?;
+        same_device(LOSS, ("target", target), ("input", input))?;
         // (N, C) from here on.
         let count = input.dims().last().copied().unwrap_or(1);
         if count == 0 {
-            bail!("MultiLabelMarginLoss: input has shape {:?} but needs one class or more", input.dims())
+            bail!("{LOSS}: input has shape {:?} but needs one class or more", input.dims())
         }
         let shape = (input.elem_count() / count, count);
-        if can_be_fused(&[input]) {
-            let factor = self.reduction.factor(&input.dims()[..input.rank().saturating_sub(1)]);
-            let loss = MissingLeads { lists: read_lists(target, count)? };
-            let loss = fused_rows([&input.reshape(shape)?], 1, factor, loss)?;
-            return if factor.is_none() && input.rank() < 2 { loss.squeeze(0) } else { Ok(loss) };
-        }
-        let x = float("MultiLabelMarginLoss", "input", input)?.reshape(shape)?;
-        let (index, listed) = lists(&at_hand(target)?, x.dims(), x.dtype())?;
-
-        let (value, slopes) = missing_leads(&x.detach(), &index, &listed)?;
-        let loss = ops::with_gradient(&x, &value, move |grad| slopes.broadcast_mul(&grad.unsqueeze(1)?))?;
-        let loss = if target.rank() < 2 { loss.squeeze(0)? } else { loss };
-
-        self.reduction.reduce(&loss, input)
+        let factor = self.reduction.factor(&input.dims()[..input.rank().saturating_sub(1)]);
+        let loss = if has_kernels_for(&[input]) {
+            row_loss([&input.reshape(shape)?], 1, factor, ListLoss { lists: read_lists(target, count)? })?
+        } else {
+            if reads_values(input.device()) {
+                read_lists(target, count)?;
+            }
+            let x = float(LOSS, "input", input)?.reshape(shape)?;
+            let lists = Lists::new(target, &x)?;
+            let loss = tensor_loss([&x], Some(1), factor.into(), move |[x], _| {
+                let (losses, grad) = lists.loss_and_grad(x)?;
+                let factor = 1.0 / count as f64;
+                Ok((Scaled { tensor: losses, factor }, [Some(Scaled { tensor: grad, factor })]))
+            })?;
+            ops::like(&loss, input)?
+        };
+        if factor.is_none() && input.rank() < 2 { loss.squeeze(0) } else { Ok(loss) }
     }
 }
 
-struct MissingLeads {
-    /// The classes that each sample lists.
+struct ListLoss {
+    /// The classes of each sample.
     lists: Vec<Vec<usize>>,
 }
 
-impl RowLoss<1> for MissingLeads {
+impl RowLoss<1> for ListLoss {
     const PADDING: [f64; 1] = [f64::NEG_INFINITY];
 
     #[inline(always)]
-    fn take<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], count: usize) -> Option<(W, W)> {
+    fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
         let listed = self.lists[i].iter().map(|&class| (class, row.as_flattened()[class])).collect::<Vec<_>>();
-        // What is listed is no rival, and infinitely far behind what is.
+        // A listed class competes with none of the list.
         for &(class, _) in &listed {
             row.as_flattened_mut()[class] = -W::INFINITY;
         }
-        let mut slopes = vec![[W::ZERO; LANES]; row.len()];
+        let mut grads = vec![[W::ZERO; LANES]; row.len()];
         let (mut loss, mut of_listed) = (W::ZERO, Vec::with_capacity(listed.len()));
         for &(_, score) in &listed {
             let lead = W::ONE - score;
-            let [missing, hits] = map_both([&mut *row, &mut slopes], |x, slope| {
-                let missing = positive(lead + x);
-                let hit = indicator(missing > W::ZERO);
-                ([x, slope + hit], [missing, hit])
+            let [missing, hits] = map_both([&mut *row, &mut grads], |x, grad| {
+                let missing = relu(lead + x);
+                let hit = W::select(Scalar::le(missing, W::ZERO), W::ZERO, W::ONE);
+                ([x, grad + hit], [missing, hit])
             });
             loss += missing;
             of_listed.push(hits);
         }
-        row.copy_from_slice(&slopes);
+        row.copy_from_slice(&grads);
         for (&(class, _), hits) in listed.iter().zip(of_listed) {
             row.as_flattened_mut()[class] -= hits;
         }
-        let share = of(1.0 / count as f64);
+        let share = W::constant(1.0 / len as f64);
         Some((loss * share, share))
     }
 }
 
 /// The classes that each sample lists, read by the host.
 fn read_lists(target: &Tensor, count: usize) -> Result<Vec<Vec<usize>>> {
-    let classes = integers("MultiLabelMarginLoss", "target", target)?;
+    let classes = read_indices(LOSS, "target", target)?;
     if let Some(class) = classes.iter().find(|&&class| !(-1..count as i64).contains(&class)) {
-        bail!("MultiLabelMarginLoss: target holds {class} but must hold classes, 0 to {}, or -1", count - 1)
+        bail!("{LOSS}: target holds {class} but must hold classes, 0 to {}, or -1", count - 1)
     }
     let list = |row: &[i64]| row.iter().map_while(|&class| usize::try_from(class).ok()).collect();
     Ok(classes.chunks(count).map(list).collect())
 }
 
-/// What each listed class of a sample, (N, L), is short of a lead of 1 over each class that is not listed, summed over both
-/// and divided by the number of classes, (N); and its derivatives by `x`, (N, C). Some of the list at a time: all of it
-/// against all classes is (N, L, C).
-fn missing_leads(x: &Tensor, index: &Tensor, listed: &Tensor) -> Result<(Tensor, Tensor)> {
-    let (rows, count) = x.dims2()?;
-    let longest = index.dim(1)?;
-    let is_listed = x.zeros_like()?.scatter_add(index, listed, 1)?.gt(0f64)?.to_dtype(x.dtype())?;
-    let not_listed = (1. - is_listed)?.unsqueeze(1)?;
-    let (listed, scores) = (listed.unsqueeze(2)?, x.contiguous()?.gather(index, 1)?.unsqueeze(2)?);
-    let (mut loss, mut of_others) = (x.zeros_like()?.sum(1)?, x.zeros_like()?);
-    let mut of_listed = Vec::new();
-    let at_once = (AT_ONCE / (rows * count).max(1)).max(1);
-    for start in (0..longest).step_by(at_once) {
-        let some = |all: &Tensor| all.narrow(1, start, at_once.min(longest - start));
-        let missing = ops::relu(&(1. - some(&scores)?.broadcast_sub(&x.unsqueeze(1)?)?)?)?;
-        let missing = missing.broadcast_mul(&some(&listed)?)?.broadcast_mul(&not_listed)?;
-        let hits = missing.gt(0f64)?.to_dtype(x.dtype())?;
-        loss = (loss + missing.sum(D::Minus1)?.sum(D::Minus1)?)?;
-        of_others = (of_others + hits.sum(1)?)?;
-        of_listed.push(hits.sum(D::Minus1)?.neg()?);
+/// The listed classes as tensors, as wide as the longest list.
+struct Lists {
+    /// (N, L), `u32`, 0 past the end of a list.
+    index: Tensor,
+    /// (N, L), 1 at a listed class and 0 past the end of a list.
+    is_listed: Tensor,
+    /// (N, 1), `u8`, 1 where a list holds what is no class.
+    is_invalid: Tensor,
+}
+
+impl Lists {
+    /// The host reads the length of the longest list, on a GPU too: most lists are short, and the time that the loss takes
+    /// is proportional to it.
+    fn new(target: &Tensor, x: &Tensor) -> Result<Self> {
+        let target = class_indices(LOSS, "target", &target.to_device(x.device())?)?.reshape(x.dims())?.contiguous()?;
+        let (rows, count) = x.dims2()?;
+        if rows == 0 {
+            let index = Tensor::zeros((0, 1), DType::U32, x.device())?;
+            return Ok(Self { is_listed: index.to_dtype(x.dtype())?, is_invalid: index.to_dtype(DType::U8)?, index });
+        }
+        let has_ended = ops::cast(&target.lt(0i64)?, DType::F32)?.cumsum(1)?.gt(0f64)?;
+        let lengths = ops::cast(&has_ended.eq(0u8)?, DType::F32)?.sum(1)?;
+        let longest = lengths.max(0)?.to_device(&Device::Cpu)?.to_scalar::<f32>()? as usize;
+        let (target, has_ended) = (target.narrow(1, 0, longest.max(1))?, has_ended.narrow(1, 0, longest.max(1))?);
+        let is_outside = (target.ge(count as i64)? * has_ended.eq(0u8)?)?;
+        let is_none = (&has_ended + &is_outside)?;
+        let index = ops::cast(&is_none.where_cond(&ops::constant(0.0, &target)?, &target)?, DType::U32)?;
+        let is_listed = ops::cast(&is_none.eq(0u8)?, x.dtype())?;
+        let is_invalid = ops::cast(&is_outside, DType::F32)?.sum_keepdim(1)?.gt(0f64)?;
+        Ok(Self { index, is_listed, is_invalid })
     }
-    let slopes = of_others.scatter_add(index, &Tensor::cat(&of_listed, 1)?, 1)?;
-    Ok(((loss / count as f64)?, (slopes / count as f64)?))
+
+    /// For each sample the sum over all pairs of a listed class and one that is not of what the first lacks to a lead of 1,
+    /// (N), and its gradient, (N, C). All pairs at once would be (N, L, C), so some of the list is taken at a time.
+    fn loss_and_grad(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (rows, count) = x.dims2()?;
+        let longest = self.index.dim(1)?;
+        let scores = x.contiguous()?.gather(&self.index, 1)?;
+        let zeros = x.detach().zeros_like()?;
+        let is_rival = zeros.scatter_add(&self.index, &self.is_listed, 1)?.eq(0f64)?.unsqueeze(1)?;
+        let lead = scores.affine(-1.0, 1.0)?.unsqueeze(2)?;
+        let is_past_end = self.is_listed.eq(0f64)?.unsqueeze(2)?;
+        let (mut losses, mut grad, mut of_listed) = (Vec::new(), zeros, Vec::new());
+        let at_once = (AT_ONCE / (rows * count).max(1)).max(1);
+        for start in (0..longest).step_by(at_once) {
+            let some = |all: &Tensor| all.narrow(1, start, at_once.min(longest - start));
+            let missing = some(&lead)?.broadcast_add(&x.unsqueeze(1)?)?;
+            let is_none = (missing.le(0f64)? + is_rival.eq(0u8)?.broadcast_as(missing.shape())?)?;
+            let is_none = is_none.broadcast_add(&some(&is_past_end)?)?;
+            losses.push(ops::masked_fill(&missing, &is_none, 0.0)?.sum(D::Minus1)?);
+            let hits = is_none.where_cond(&ops::constant(0.0, &missing)?, &ops::constant(1.0, &missing.detach())?)?;
+            grad = (grad + hits.sum(1)?)?;
+            of_listed.push(hits.sum(D::Minus1)?);
+        }
+        let losses = Tensor::cat(&losses, 1)?;
+        // The score of a listed class may be a NaN that no rival sees.
+        let is_number = (scores.eq(&scores)? + self.is_listed.eq(0f64)?)?;
+        let losses = is_number.where_cond(&losses, &ops::constant(f64::NAN, &losses.detach())?)?.sum(1)?;
+        let losses = ops::masked_fill(&losses, &self.is_invalid.squeeze(1)?, f64::NAN)?;
+        Ok((losses, grad.scatter_add(&self.index, &Tensor::cat(&of_listed, 1)?.neg()?, 1)?))
+    }
 }
 
-/// How many elements a temporary may have, or else one listed class of each sample against all.
+/// The most elements of a temporary, unless a single class of each list against all classes has more.
 const AT_ONCE: usize = 1 << 20;
-
-/// The listed classes as `u32`, 0 behind a list's end, and 1 in `dtype` where one is listed, both of shape (N, L). On a
-/// device that can't be asked without waiting for it, NaN where what is listed is no class.
-fn lists(target: &Tensor, shape: &[usize], dtype: DType) -> Result<(Tensor, Tensor)> {
-    let target = classes("MultiLabelMarginLoss", "target", target)?.reshape(shape)?.contiguous()?;
-    let count = shape[1] as i64;
-    let ended = target.lt(0i64)?.to_dtype(dtype)?.cumsum(1)?.gt(0f64)?;
-    let is_none = target.ge(count)?;
-    let listed = (1. - ended.to_dtype(dtype)?)?;
-    let nan = listed.zeros_like()?.affine(0., f64::NAN)?;
-    let listed = (&is_none * ended.eq(0u8)?)?.where_cond(&nan, &listed)?;
-    let index = (ended + is_none)?.gt(0u8)?.where_cond(&target.zeros_like()?, &target)?.to_dtype(DType::U32)?;
-    Ok((index, listed))
-}
 
 #[cfg(test)]
 mod tests {

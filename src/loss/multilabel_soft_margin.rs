@@ -1,5 +1,7 @@
-use super::bce_with_logits::{Costs, costs};
-use super::{Reduction, broadcast_weight, matching, whole, wide};
+use super::Reduction;
+use super::bce_with_logits::LogisticLoss;
+use super::validate::{broadcast_weight, matching_integers};
+use crate::kernel::ops;
 use candle_core::{D, Result, Tensor, bail};
 
 /// Binary cross-entropy of each of `C` labels that a sample has or has not, averaged over the labels:
@@ -43,6 +45,8 @@ pub struct MultiLabelSoftMarginLoss {
     pub reduction: Reduction,
 }
 
+const LOSS: &str = "MultiLabelSoftMarginLoss";
+
 impl MultiLabelSoftMarginLoss {
     /// The loss of the logits `input` against `target`, 1 for the labels that hold and 0 for the others.
     ///
@@ -53,31 +57,29 @@ impl MultiLabelSoftMarginLoss {
     /// If `input` is a scalar, if shape, dtype or device of the two differ, if the dtype is not a float, or if `weight`
     /// does not broadcast to `input`, is not of a float dtype or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        const LOSS: &str = "MultiLabelSoftMarginLoss";
-        let args = matching(LOSS, [("input", input), ("target", &whole(target, input)?)])?;
+        let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
         if input.rank() == 0 {
             bail!("{LOSS}: input is a scalar but needs a dimension of labels, (…, C)")
         }
         let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
-        let labels = input.dim(D::Minus1)? as f64;
+        let elements = |reduction: Reduction, args| reduction.elements(args, weight.as_ref(), LogisticLoss);
 
-        let costs = |[x, y]: [Tensor; 2]| costs(&x, &(1. - &y)?, &y);
-        match self.reduction {
-            Reduction::None => {
-                // Summed before they are rounded.
-                let losses = Reduction::None.elements(wide(args)?, weight.as_ref(), Costs, costs)?;
-                (losses.sum(D::Minus1)? / labels)?.to_dtype(input.dtype())?.to_device(input.device())
-            }
-            // The mean over samples of means over labels is that over all.
-            Reduction::Mean => Reduction::Mean.elements(args, weight.as_ref(), Costs, costs),
-            reduction => {
-                let sum = Reduction::Sum.elements(wide(args)?, weight.as_ref(), Costs, costs)?;
-                let factor = reduction.factor(&input.dims()[..input.rank() - 1]).unwrap_or(1.0);
-                (sum * (factor / labels))?.to_dtype(input.dtype())?.to_device(input.device())
-            }
+        // The mean over samples of means over labels is the mean over all.
+        if self.reduction == Reduction::Mean {
+            return elements(Reduction::Mean, &args);
         }
+        // Summed before they are rounded.
+        let args = ops::to_compute(args.each_ref())?;
+        let labels = input.dim(D::Minus1)? as f64;
+        let loss = match self.reduction.factor(&input.dims()[..input.rank() - 1]) {
+            None => (elements(Reduction::None, &args)?.sum(D::Minus1)? / labels)?,
+            Some(factor) => (elements(Reduction::Sum, &args)? * (factor / labels))?,
+        };
+        ops::like(&loss, input)
     }
 }
+
+
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,9 @@
-use super::{Classes, Reduction, float};
-use crate::kernel::picked;
+use super::Reduction;
+use super::class_targets::ClassTargets;
+use super::validate::float;
+use crate::kernel::nll::gather_nll;
+use crate::kernel::ops;
+use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{Result, Tensor};
 
 /// Negative log-likelihood: `l = -w_y · x_y`, for log-probabilities `x` and the class `y` of each sample.
@@ -45,6 +49,8 @@ impl Default for NllLoss {
     }
 }
 
+const LOSS: &str = "NllLoss";
+
 impl NllLoss {
     /// The loss of the log-probabilities `input` against the classes `target`, `0..C`.
     ///
@@ -57,18 +63,26 @@ impl NllLoss {
     /// or `target` not of one for classes, if the devices differ, or if `weight` has not `C` elements or is not of a
     /// float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let target = Classes::new("NllLoss", input, target, self.weight.as_ref(), Some(self.ignore_index))?;
+        let targets = ClassTargets::new(LOSS, input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
-        if let Some(counted) = target.read()? {
-            let factor = target.factor(self.reduction, &counted);
-            return picked(input, target.dim, counted, factor);
+        if let Some(classes) = targets.for_kernel()? {
+            let factor = targets.factor(self.reduction, &classes);
+            return gather_nll(input, targets.dim, classes, factor);
         }
-        let target = target.gathered()?;
-        let loss = target.negative_log_likelihood(&float("NllLoss", "input", input)?)?;
-
-        self.reduction.reduce_classes(&loss, &target, input)
+        let x = float(LOSS, "input", input)?;
+        let classes = targets.for_gather(x.dtype())?;
+        let (dim, scale) = (targets.dim, targets.scale(self.reduction, &classes)?);
+        let loss = tensor_loss([&x], Some(dim), scale, move |[x], _| {
+            let weight = classes.row_weight()?.neg()?;
+            let losses = classes.drop_ignored(&(classes.gather(x)? * &weight)?)?;
+            let grad = classes.scatter_add(&x.detach().zeros_like()?, &weight)?;
+            Ok((losses.squeeze(dim)?.into(), [Some(grad.into())]))
+        })?;
+        ops::like(&loss, input)
     }
 }
+
+
 
 #[cfg(test)]
 mod tests {

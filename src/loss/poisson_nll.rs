@@ -1,6 +1,7 @@
-use super::{Reduction, check_elements, check_option, matching, whole};
-use crate::kernel::Formula;
-use crate::kernel::scalar::{Float, of};
+use super::Reduction;
+use super::validate::{check_elements, check_option, matching_integers};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, one, zero};
 use candle_core::{Result, Tensor};
 use std::f64::consts::TAU;
 
@@ -37,7 +38,7 @@ use std::f64::consts::TAU;
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/poisson_nll.svg"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct PoissonNllLoss {
     /// Whether the input is the logarithm of the rate. Default true.
     pub log_input: bool,
@@ -55,6 +56,8 @@ impl Default for PoissonNllLoss {
     }
 }
 
+const LOSS: &str = "PoissonNllLoss";
+
 impl PoissonNllLoss {
     /// The loss of the rates, or log rates, `input` against the counts `target`.
     ///
@@ -65,67 +68,44 @@ impl PoissonNllLoss {
     /// If a rate is below `-eps`, where the logarithm is NaN (seen on the CPU only), if `eps` is NaN, if shape, dtype
     /// or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("PoissonNllLoss", "eps", self.eps, !self.eps.is_nan(), "a number")?;
-        let args = matching("PoissonNllLoss", [("input", input), ("target", &whole(target, input)?)])?;
-        let Self { log_input, full, eps, reduction } = *self;
-        if !log_input {
-            let negative = |rate: f64| rate + eps < 0.0;
-            check_elements("PoissonNllLoss", "input", &args[0], |rate| !negative(rate), "a rate, 0 or more")?;
+        check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
+        let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
+        if !self.log_input {
+            let is_negative = |rate: f64| rate + self.eps < 0.0;
+            check_elements(LOSS, "input", &args[0], |rate| !is_negative(rate), "a rate, 0 or more")?;
         }
 
-        let ops = |[x, y]: [Tensor; 2]| {
-            let loss = if log_input { (x.exp()? - (&y * &x)?)? } else { (&x - (&y * (&x + eps)?.log()?)?)? };
-            if !full {
-                return Ok(loss);
-            }
-            // Where there is nothing to add it is taken of 1, so that a gradient by the target is finite there.
-            let is_small = y.le(1f64)?;
-            let y = is_small.where_cond(&y.ones_like()?, &y)?;
-            let half_log_2pi_y = ((&y * TAU)?.log()? / 2.)?;
-            let stirling = (((&y * y.log()?)? - &y)? + half_log_2pi_y)?;
-            loss + is_small.where_cond(&y.zeros_like()?, &stirling)?
+        self.reduction.elements(&args, None, *self)
+    }
+}
+
+impl Elementwise<2> for PoissonNllLoss {
+    #[inline(always)]
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let (loss, [by_x, by_y]) = if self.log_input {
+            let rate = x.exp();
+            (rate - y * x, [rate - y, -x])
+        } else {
+            let rate = x + S::constant(self.eps);
+            let log = rate.ln();
+            // A count of 0 has no such term, even at a rate of 0.
+            let unless_0 = |value: S| S::select(y.eq(zero()), zero(), value);
+            (x - unless_0(y * log), [one::<S>() - unless_0(y / rate), -log])
         };
-        match log_input {
-            true => reduction.elements(args, None, OfLogRate { full }, ops),
-            false => reduction.elements(args, None, OfRate { eps, full }, ops),
+        if !self.full {
+            return (loss, [by_x, by_y]);
         }
+        let (stirling, grad) = stirling(y);
+        (loss + stirling, [by_x, by_y + grad])
     }
 }
 
-#[derive(Clone, Copy)]
-struct OfLogRate {
-    full: bool,
-}
-
-impl Formula<2> for OfLogRate {
-    #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let (rate, (stirling, slope)) = (x.exp(), if self.full { stirling(y) } else { (W::ZERO, W::ZERO) });
-        (rate - y * x + stirling, [rate - y, slope - x])
-    }
-}
-
-#[derive(Clone, Copy)]
-struct OfRate {
-    eps: f64,
-    full: bool,
-}
-
-impl Formula<2> for OfRate {
-    #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let rate = x + of(self.eps);
-        let (log, (stirling, slope)) = (rate.ln(), if self.full { stirling(y) } else { (W::ZERO, W::ZERO) });
-        (x - y * log + stirling, [W::ONE - y / rate, slope - log])
-    }
-}
-
-/// What stands for `log y!` from 2 on, and its derivative.
+/// Stirling's approximation of `log y!`, and its derivative; 0 up to 1, as in PyTorch.
 #[inline(always)]
-fn stirling<W: Float>(y: W) -> (W, W) {
-    let (log, half) = (y.ln(), of::<W>(0.5));
-    let value = y * log - y + half * (y * of(TAU)).ln();
-    let above_1 = |value: W| if y > W::ONE { value } else { W::ZERO };
+fn stirling<S: Scalar>(y: S) -> (S, S) {
+    let (log, half) = (y.ln(), S::constant(0.5));
+    let value = y * log - y + half * (y * S::constant(TAU)).ln();
+    let above_1 = |value: S| S::select(y.le(one()), zero(), value);
     (above_1(value), above_1(log + half / y))
 }
 

@@ -1,6 +1,7 @@
-use super::{L1Loss, Reduction, check_option, matching};
-use crate::kernel::scalar::{Float, clamp, least, of};
-use crate::kernel::{Formula, ops};
+use super::validate::{check_option, matching};
+use super::{L1Loss, Reduction};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, clamp, one};
 use candle_core::{Result, Tensor};
 
 /// Absolute error with its corner rounded off, for an error `d = x - y`:
@@ -35,7 +36,7 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/smooth_l1.svg"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct SmoothL1Loss {
     /// The error at which the parabola goes over into the line; at least 0, in the target's unit. Default 1.
     pub beta: f64,
@@ -49,6 +50,8 @@ impl Default for SmoothL1Loss {
     }
 }
 
+const LOSS: &str = "SmoothL1Loss";
+
 impl SmoothL1Loss {
     /// The loss of `input` against `target`.
     ///
@@ -58,35 +61,26 @@ impl SmoothL1Loss {
     /// # Errors
     /// If `beta` is negative, if shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        check_option("SmoothL1Loss", "beta", self.beta, self.beta >= 0.0, "0 or more")?;
-        let args = matching("SmoothL1Loss", [("input", input), ("target", target)])?;
-        // Also where it vanishes in single precision, as it does in PyTorch.
+        check_option(LOSS, "beta", self.beta, self.beta >= 0.0, "0 or more")?;
+        let args = matching(LOSS, [("input", input), ("target", target)])?;
+        // As in PyTorch, also if `beta` is 0 only in single precision.
         if self.beta as f32 == 0.0 {
             return L1Loss { reduction: self.reduction }.forward(input, target);
         }
 
-        self.reduction.elements(args, None, Rounded { beta: self.beta }, |[x, y]| {
-            // c/beta · (|d| - c/2) with c = min(|d|, beta) held constant is both branches at once, slopes included.
-            let distance = ops::abs(&(x - y)?)?;
-            let c = ops::at_most(&distance.detach(), self.beta)?;
-            // By a tensor: the reciprocal that candle makes of a number may be infinite.
-            let beta = c.zeros_like()?.affine(0., self.beta)?;
-            (&c / beta)? * (distance - (c / 2.)?)?
-        })
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Rounded {
-    beta: f64,
-}
-
-impl Formula<2> for Rounded {
+impl Elementwise<2> for SmoothL1Loss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let (d, beta) = ((x - y).abs(), of(self.beta));
-        let (c, slope) = (least(d, beta), clamp((x - y) / beta, W::ONE));
-        (c / beta * (d - c / of(2.0)), [slope, -slope])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let (error, beta) = (x - y, S::constant(self.beta));
+        let distance = error.abs();
+        // Both branches at once: c / beta · (|d| - c/2) with c = min(|d|, beta).
+        let c = S::select(distance.lt(beta), distance, beta);
+        let grad = clamp(error / beta, one());
+        (c / beta * (distance - c * S::constant(0.5)), [grad, -grad])
     }
 }
 

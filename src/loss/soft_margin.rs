@@ -1,6 +1,7 @@
-use super::{Reduction, matching, whole};
-use crate::kernel::scalar::{Float, logistic, positive};
-use crate::kernel::{Formula, ops};
+use super::Reduction;
+use super::validate::matching_integers;
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::scalar::{Scalar, logistic, zero};
 use candle_core::{Result, Tensor};
 
 /// Logistic loss of a score `x` against a side `y`, 1 or -1: `l = log(1 + e^(-y·x))`.
@@ -31,11 +32,13 @@ use candle_core::{Result, Tensor};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/soft_margin.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct SoftMarginLoss {
     /// How the element losses are reduced. Default: the mean.
     pub reduction: Reduction,
 }
+
+const LOSS: &str = "SoftMarginLoss";
 
 impl SoftMarginLoss {
     /// The loss of the scores `input` against `target`, 1 or -1.
@@ -46,21 +49,20 @@ impl SoftMarginLoss {
     /// # Errors
     /// If shape, dtype or device of the two differ, or the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let args = matching("SoftMarginLoss", [("input", input), ("target", &whole(target, input)?)])?;
+        let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
 
-        self.reduction.elements(args, None, Logistic, |[x, y]| ops::log_sigmoid(&(x * y)?)?.neg())
+        self.reduction.elements(&args, None, *self)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Logistic;
-
-impl Formula<2> for Logistic {
+impl Elementwise<2> for SoftMarginLoss {
     #[inline(always)]
-    fn at<W: Float>(&self, [x, y]: [W; 2]) -> (W, [W; 2]) {
-        let z = -y * x;
-        let (tail, sigmoid) = logistic(z);
-        (positive(z) + tail, [-y * sigmoid, -x * sigmoid])
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        // log(1 + e^-z) = max(-z, 0) + log(1 + e^-|z|), and its derivative is -σ(-z).
+        let z = x * y;
+        let (tail, sigmoid) = logistic(-z);
+        let loss = S::select(z.lt(zero()), z.abs(), zero()) + tail;
+        (loss, [-(y * sigmoid), -(x * sigmoid)])
     }
 }
 

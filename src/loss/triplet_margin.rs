@@ -1,6 +1,11 @@
-use super::{Reduction, check_option, matching, wide};
-use crate::kernel::scalar::{Float, indicator, most, of, sign};
-use crate::kernel::{LANES, Lanes, RowLoss, can_be_fused, fused_rows, map, map_both, ops};
+use super::Reduction;
+use super::validate::{check_option, matching};
+use crate::kernel::lanes::{LANES, Lanes};
+use crate::kernel::ops;
+use crate::kernel::rows::{RowLoss, map, map_both, nan_max, row_loss};
+use crate::kernel::scalar::{Float, Scalar, sign};
+use crate::kernel::switches::has_kernels_for;
+use crate::kernel::tensor_loss::{Scale, tensor_loss};
 use candle_core::{D, Result, Tensor, bail};
 
 /// A loss on three points: an anchor should be nearer to what is like it than to what is not, by `margin`:
@@ -40,7 +45,7 @@ use candle_core::{D, Result, Tensor, bail};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/triplet_margin.svg"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct TripletMarginLoss {
     /// The lead from which a triplet costs nothing, in the unit of the distance; positive. Default 1.
     pub margin: f64,
@@ -60,6 +65,8 @@ impl Default for TripletMarginLoss {
     }
 }
 
+const LOSS: &str = "TripletMarginLoss";
+
 impl TripletMarginLoss {
     /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
     ///
@@ -71,7 +78,6 @@ impl TripletMarginLoss {
     /// If `margin` is not positive, if `p` is negative or NaN, if `eps` is NaN, if the points are scalars, if shape,
     /// dtype or device of the three differ, or the dtype is not a float.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
-        const LOSS: &str = "TripletMarginLoss";
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
         check_option(LOSS, "p", self.p, self.p >= 0.0, "0 or more")?;
         check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
@@ -79,94 +85,58 @@ impl TripletMarginLoss {
         if anchor.rank() == 0 {
             bail!("{LOSS}: anchor is a scalar but needs a dimension to measure distances in, (…, D)")
         }
+        let dim = anchor.rank() - 1;
+        if self.p.is_infinite() && anchor.dims()[dim] == 0 {
+            bail!("{LOSS}: anchor has shape {:?}, but the maximum norm needs one number or more", anchor.dims())
+        }
 
         let norm = Norm { p: self.p, eps: self.eps };
-        if can_be_fused(&[anchor, positive, negative]) {
-            let dim = anchor.rank() - 1;
-            let loss = Triplet { norm, margin: self.margin, swap: self.swap };
-            let [anchor, positive, negative] = points.each_ref();
-            return fused_rows([anchor, positive, negative], dim, self.reduction.factor(&anchor.dims()[..dim]), loss);
+        let factor = self.reduction.factor(&anchor.dims()[..dim]);
+        let triplet = Triplet { norm, margin: self.margin, swap: self.swap };
+        if has_kernels_for(&points.each_ref()) {
+            return row_loss(points.each_ref(), dim, factor, triplet);
         }
-        let loss = triplet(&wide(points)?, self.margin, self.swap, |u, v| distance(u, v, self.p, self.eps))?;
-
-        self.reduction.reduce(&loss, anchor)
+        let points = ops::to_compute(points.each_ref())?;
+        let loss = tensor_loss(points.each_ref(), Some(dim), factor.into(), move |points, _| triplet.loss_by_ops(points))?;
+        ops::like(&loss, anchor)
     }
 }
 
-/// The loss of each triplet under any distance.
-pub(super) fn triplet(
-    [anchor, positive, negative]: &[Tensor; 3],
-    margin: f64,
-    swap: bool,
-    distance: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let to_positive = distance(anchor, positive)?;
-    let mut to_negative = distance(anchor, negative)?;
-    if swap {
-        to_negative = to_negative.minimum(&distance(positive, negative)?)?;
+/// `‖u - v + eps‖_p` over the last dimension, which of two scalars is their difference.
+pub(super) fn distance(u: &Tensor, v: &Tensor, norm: Norm) -> Result<Tensor> {
+    if u.rank() == 0 {
+        return distance(&u.unsqueeze(0)?, &v.unsqueeze(0)?, norm);
     }
-    ops::relu(&((to_positive + margin)? - to_negative)?)
+    let dim = u.rank() - 1;
+    if has_kernels_for(&[u, v]) {
+        return row_loss([u, v], dim, None, norm);
+    }
+    tensor_loss([u, v], Some(dim), Scale::None, move |[u, v], _| {
+        let (distance, direction, slope) = norm.norm_by_ops(&norm.difference(u, v)?)?;
+        let grad = direction.broadcast_mul(&slope)?;
+        let negative = ops::Scaled { tensor: grad.clone(), factor: -1.0 };
+        Ok((distance.squeeze(dim)?.into(), [Some(grad.into()), Some(negative)]))
+    })
 }
 
-/// `‖u - v + eps‖_p` over the last dimension.
-pub(super) fn distance(u: &Tensor, v: &Tensor, p: f64, eps: f64) -> Result<Tensor> {
-    if can_be_fused(&[u, v]) && u.rank() > 0 {
-        return fused_rows([u, v], u.rank() - 1, None, Norm { p, eps });
-    }
-    let size = ops::abs(&((u - v)? + eps)?)?;
-    // A scalar is a place in one dimension.
-    let size = if size.rank() == 0 { size.unsqueeze(0)? } else { size };
-    if p == 0.0 {
-        return size.ne(0f64)?.to_dtype(size.dtype())?.sum(D::Minus1);
-    }
-    if p == 1.0 {
-        return size.sum(D::Minus1);
-    }
-    if p.is_infinite() {
-        if size.dim(D::Minus1)? == 0 {
-            bail!("TripletMarginLoss: anchor has shape {:?}, and of no numbers none is the largest", u.dims())
-        }
-        if size.elem_count() == 0 {
-            return size.sum(D::Minus1);
-        }
-        // The gradient is shared evenly by all that are the largest.
-        let largest = size.detach().max_keepdim(D::Minus1)?;
-        let hits = size.detach().broadcast_eq(&largest)?.to_dtype(size.dtype())?;
-        let share = hits.broadcast_div(&hits.sum_keepdim(D::Minus1)?)?;
-        return (size * share)?.sum(D::Minus1);
-    }
-    if p == 2.0 {
-        return power(&size.sqr()?.sum(D::Minus1)?, 0.5);
-    }
-    power(&power(&size, p)?.sum(D::Minus1)?, 1. / p)
-}
-
-/// `x^e` for `x >= 0`, with derivative 0 at 0 for every `e`, as PyTorch's norms have.
-fn power(x: &Tensor, e: f64) -> Result<Tensor> {
-    let is_zero = x.eq(0f64)?;
-    let positive = is_zero.where_cond(&x.ones_like()?, x)?;
-    let power = if e == 0.5 { positive.sqrt()? } else { positive.powf(e)? };
-    is_zero.where_cond(&x.zeros_like()?, &power)
-}
-
-/// The `p`-norm of what two rows differ by, and `eps`.
+/// A `p`-norm of the difference of two points, to whose elements `eps` is added.
 #[derive(Clone, Copy)]
-struct Norm {
-    p: f64,
-    eps: f64,
+pub(super) struct Norm {
+    pub p: f64,
+    pub eps: f64,
 }
 
 impl Norm {
-    /// The norm of a row of differences, and the unit of its derivatives, which take the row's place.
+    /// Returns the norm of a row of differences, and a factor of its gradient, which takes the row's place.
     #[inline(always)]
-    fn take<W: Float>(self, row: &mut [Lanes<W>], count: usize) -> (W, W) {
+    fn norm_and_grad_in_place<W: Float>(self, row: &mut [Lanes<W>], len: usize) -> (W, W) {
         let (zero, one) = (W::ZERO, W::ONE);
-        // What a row is filled up with differs by eps.
-        row.as_flattened_mut()[count..].fill(zero);
+        // In the padding the difference is eps.
+        row.as_flattened_mut()[len..].fill(zero);
         let unless_0 = |x: W, value: W| if x == zero { zero } else { value };
         match self.p {
             0.0 => {
-                let [count] = map(row, |d| (zero, [indicator(d != zero)]));
+                let [count] = map(row, |d| (zero, [if d == zero { zero } else { one }]));
                 (count, one)
             }
             1.0 => {
@@ -179,72 +149,191 @@ impl Norm {
                 (norm, unless_0(norm, one / norm))
             }
             f64::INFINITY => {
-                // The gradient is shared evenly by all that are the largest.
-                let max = row.as_flattened().iter().fold(zero, |max, d| if d.abs() <= max { max } else { d.abs() });
-                let [hits] = map(row, |d| if d.abs() == max { (sign(d), [one]) } else { (zero, [zero]) });
-                (max, one / most(hits, one))
+                let max = max_abs(row);
+                // All that are the largest share the gradient.
+                let [count] = map(row, |d| {
+                    let hit = if d.abs() == max { one } else { zero };
+                    (sign(d) * hit, [hit])
+                });
+                (max, one / count)
             }
             p => {
-                let [exponent, inverse] = [p, 1.0 / p].map(of::<W>);
-                let [sum] = map(row, |d| (d, [unless_0(d, d.abs().powf(exponent))]));
-                map(row, |d| (unless_0(d, d.abs().powf(exponent - one)) * sign(d), []));
-                (unless_0(sum, sum.powf(inverse)), unless_0(sum, sum.powf(inverse - one)))
+                // Divided by the largest, so that no power overflows or vanishes: m · (Σ (|d| / m)^p)^(1/p).
+                let (max, p) = (max_abs(row), W::constant(p));
+                let scale = if max == zero || max == W::INFINITY { one } else { max };
+                let [sum] = map(row, |d| {
+                    let ratio = d.abs() / scale;
+                    let power = unless_0(d, ratio.powf(p));
+                    (sign(d) * unless_0(d, ratio.powf(p - one)), [power])
+                });
+                let root = sum.powf(one / p);
+                (scale * root, unless_0(root, root.powf(one - p)))
             }
         }
     }
+
+    fn difference(self, u: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let difference = (u - v)?;
+        if self.eps == 0.0 { Ok(difference) } else { difference.affine(1.0, self.eps) }
+    }
+
+    /// The norm of the differences `d`, (…, 1), and its gradient as a direction, (…, D), and a factor of that, (…, 1); from
+    /// tensor ops.
+    fn norm_by_ops(self, d: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let zero = ops::constant(0.0, &d.detach())?;
+        // Two choices, so that NaN stays.
+        let sign = || -> Result<Tensor> {
+            let (plus, minus) = (ops::constant(1.0, &zero)?, ops::constant(-1.0, &zero)?);
+            d.lt(0f64)?.where_cond(&minus, &d.gt(0f64)?.where_cond(&plus, d)?)
+        };
+        let ones = |norm: &Tensor| norm.detach().ones_like();
+        match self.p {
+            0.0 => {
+                let one = ops::constant(1.0, &zero)?;
+                let count = d.eq(0f64)?.where_cond(&zero, &one)?.sum_keepdim(D::Minus1)?;
+                let slope = ones(&count)?;
+                Ok((count, zero, slope))
+            }
+            1.0 => {
+                let sum = d.abs()?.sum_keepdim(D::Minus1)?;
+                let slope = ones(&sum)?;
+                Ok((sum, sign()?, slope))
+            }
+            2.0 => {
+                let square = d.sqr()?.sum_keepdim(D::Minus1)?;
+                // Of 1 in place of 0: there neither the gradient nor its own derivative is infinite.
+                let is_0 = square.eq(0f64)?;
+                let norm = ops::masked_fill(&square, &is_0, 1.0)?.sqrt()?;
+                let slope = ops::masked_fill(&norm.recip()?, &is_0, 0.0)?;
+                Ok((ops::masked_fill(&norm, &is_0, 0.0)?, d.clone(), slope))
+            }
+            p if p.is_infinite() => {
+                let size = d.abs()?;
+                let is_largest = size.broadcast_eq(&ops::max_keepdim(&size, size.rank() - 1)?)?;
+                let hits = is_largest.where_cond(&ops::constant(1.0, &zero)?, &zero)?;
+                let slope = hits.sum_keepdim(D::Minus1)?.recip()?;
+                // A sum, so that a NaN that is not the largest stays.
+                let norm = ((size * &hits)?.sum_keepdim(D::Minus1)? * &slope)?;
+                Ok((norm, (sign()? * hits)?, slope))
+            }
+            p => {
+                let size = d.abs()?;
+                let max = ops::max_keepdim(&size, size.rank() - 1)?;
+                let is_unscaled = (max.eq(0f64)? + max.eq(f64::INFINITY)?)?;
+                let scale = ops::masked_fill(&max, &is_unscaled, 1.0)?;
+                let is_0 = d.eq(0f64)?;
+                // Of 1 in place of 0, as above.
+                let ratio = ops::masked_fill(&size.broadcast_div(&scale)?, &is_0, 1.0)?;
+                let powers = ops::masked_fill(&ratio.powf(p)?, &is_0, 0.0)?;
+                let sum = powers.sum_keepdim(D::Minus1)?;
+                let vanishes = sum.eq(0f64)?;
+                let root = ops::masked_fill(&sum, &vanishes, 1.0)?.powf(1.0 / p)?;
+                let slope = ops::masked_fill(&root.powf(1.0 - p)?, &vanishes, 0.0)?;
+                let norm = (scale * ops::masked_fill(&root, &vanishes, 0.0)?)?;
+                Ok((norm, (sign()? * ops::masked_fill(&ratio.powf(p - 1.0)?, &is_0, 0.0)?)?, slope))
+            }
+        }
+    }
+}
+
+/// The largest absolute value of a row; NaN if one is NaN.
+#[inline(always)]
+fn max_abs<W: Float>(row: &[Lanes<W>]) -> W {
+    row.as_flattened().iter().fold(W::ZERO, |max, d| nan_max(max, d.abs()))
 }
 
 impl RowLoss<2> for Norm {
     const PADDING: [f64; 2] = [0.0; 2];
 
     #[inline(always)]
-    fn take<W: Float>(&self, _: usize, [u, v]: [&mut [Lanes<W>]; 2], count: usize) -> Option<(W, W)> {
-        let eps = of::<W>(self.eps);
+    fn loss_and_grad_in_place<W: Float>(&self, _: usize, [u, v]: [&mut [Lanes<W>]; 2], len: usize) -> Option<(W, W)> {
+        let eps = W::constant(self.eps);
         map_both([&mut *u, &mut *v], |u, v| ([u - v + eps, v], []));
-        let (norm, unit) = Norm::take(*self, u, count);
-        map_both([u, v], |slope, _| ([slope, -slope], []));
-        Some((norm, unit))
+        let (norm, factor) = self.norm_and_grad_in_place(u, len);
+        map_both([u, v], |grad, _| ([grad, -grad], []));
+        Some((norm, factor))
     }
 }
 
-/// How far the negative is from being farther than the positive by the margin.
+/// What the negative lacks to being farther than the positive by the margin.
+#[derive(Clone, Copy)]
 struct Triplet {
     norm: Norm,
     margin: f64,
     swap: bool,
 }
 
+impl Triplet {
+    /// The losses and the gradients by all three points, from tensor ops.
+    fn loss_by_ops(self, [a, p, n]: [&Tensor; 3]) -> Result<(ops::Scaled, [Option<ops::Scaled>; 3])> {
+        let (to_positive, by_positive, positive_slope) = self.norm.norm_by_ops(&self.norm.difference(a, p)?)?;
+        let (mut to_negative, by_negative, mut negative_slope) = self.norm.norm_by_ops(&self.norm.difference(a, n)?)?;
+        let mut swapped_grad = None;
+        if self.swap {
+            let (swapped, by_swapped, slope) = self.norm.norm_by_ops(&self.norm.difference(p, n)?)?;
+            // The gradient of the nearer, of both by half where they are as near. NaN stays.
+            let (zero, one) = (swapped.detach().zeros_like()?, swapped.detach().ones_like()?);
+            let (is_nearer, is_tied) = (swapped.lt(&to_negative)?, swapped.eq(&to_negative)?);
+            let share = is_nearer.where_cond(&one, &is_tied.where_cond(&one.affine(0.5, 0.0)?, &zero)?)?;
+            let nearer = is_nearer.where_cond(&swapped, &to_negative)?;
+            to_negative = swapped.eq(&swapped)?.where_cond(&nearer, &swapped)?;
+            negative_slope = (negative_slope * share.affine(-1.0, 1.0)?)?;
+            swapped_grad = Some((by_swapped, (slope * share)?));
+        }
+        let missing = (to_positive.affine(1.0, self.margin)? - to_negative)?;
+        let is_met = missing.le(0f64)?;
+        let losses = ops::masked_fill(&missing, &is_met, 0.0)?;
+        let grad = |direction: &Tensor, slope: &Tensor| {
+            ops::masked_fill(&direction.broadcast_mul(slope)?, &is_met.broadcast_as(direction.shape())?, 0.0)
+        };
+        let positive = grad(&by_positive, &positive_slope)?;
+        drop(by_positive);
+        let negative = grad(&by_negative, &negative_slope)?;
+        drop(by_negative);
+        let by_anchor = (&positive - &negative)?;
+        let (by_positive, by_negative) = match swapped_grad {
+            Some((by_swapped, slope)) => {
+                let swapped = grad(&by_swapped, &slope)?;
+                ((positive + &swapped)?, (negative + swapped)?)
+            }
+            None => (positive, negative),
+        };
+        let minus = ops::Scaled { tensor: by_positive, factor: -1.0 };
+        Ok((losses.squeeze(D::Minus1)?.into(), [Some(by_anchor.into()), Some(minus), Some(by_negative.into())]))
+    }
+}
+
 impl RowLoss<3> for Triplet {
     const PADDING: [f64; 3] = [0.0; 3];
 
     #[inline(always)]
-    fn take<W: Float>(&self, _: usize, rows: [&mut [Lanes<W>]; 3], count: usize) -> Option<(W, W)> {
-        let [a, p, n] = rows;
-        let (zero, eps) = (W::ZERO, of::<W>(self.norm.eps));
+    fn loss_and_grad_in_place<W: Float>(&self, _: usize, [a, p, n]: [&mut [Lanes<W>]; 3], len: usize) -> Option<(W, W)> {
+        let (zero, eps) = (W::ZERO, W::constant(self.norm.eps));
         // The differences of each two take the place of the three.
-        each(a, p, n, |a, p, n| [a - p + eps, a - n + eps, p - n + eps]);
-        let (to_positive, by_positive) = self.norm.take(a, count);
-        let (mut to_negative, mut by_negative) = self.norm.take(p, count);
+        map_three(a, p, n, |a, p, n| [a - p + eps, a - n + eps, p - n + eps]);
+        let (to_positive, by_positive) = self.norm.norm_and_grad_in_place(a, len);
+        let (mut to_negative, mut by_negative) = self.norm.norm_and_grad_in_place(p, len);
         let mut by_swapped = zero;
         if self.swap {
-            let (swapped, by) = self.norm.take(n, count);
-            // The gradient of the nearer, of both by half where they are as near.
-            let share = of::<W>(if swapped < to_negative {
+            let (swapped, by) = self.norm.norm_and_grad_in_place(n, len);
+            // The gradient of the nearer, of both by half where they are as near. NaN stays.
+            let share = W::constant(if swapped < to_negative {
                 1.0
             } else if swapped == to_negative {
                 0.5
             } else {
                 0.0
             });
-            to_negative = if swapped < to_negative { swapped } else { to_negative };
+            let nearer = if swapped < to_negative { swapped } else { to_negative };
+            to_negative = if Scalar::eq(swapped, swapped) { nearer } else { swapped };
             (by_negative, by_swapped) = (by_negative * (W::ONE - share), by * share);
         }
-        let missing = to_positive + of(self.margin) - to_negative;
+        let missing = to_positive + W::constant(self.margin) - to_negative;
         if missing <= zero {
-            each(a, p, n, |_, _, _| [zero; 3]);
+            map_three(a, p, n, |_, _, _| [zero; 3]);
             return Some((zero, zero));
         }
-        each(a, p, n, |positive, negative, swapped| {
+        map_three(a, p, n, |positive, negative, swapped| {
             let (positive, negative) = (positive * by_positive, negative * by_negative);
             let swapped = if self.swap { swapped * by_swapped } else { zero };
             [positive - negative, -positive - swapped, negative + swapped]
@@ -253,9 +342,9 @@ impl RowLoss<3> for Triplet {
     }
 }
 
-/// Each three numbers beside each other become the three of `f`.
+/// Replaces each three elements by `f` of them.
 #[inline(always)]
-fn each<W: Float>(a: &mut [Lanes<W>], b: &mut [Lanes<W>], c: &mut [Lanes<W>], f: impl Fn(W, W, W) -> [W; 3]) {
+fn map_three<W: Float>(a: &mut [Lanes<W>], b: &mut [Lanes<W>], c: &mut [Lanes<W>], f: impl Fn(W, W, W) -> [W; 3]) {
     for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
         for lane in 0..LANES {
             [a[lane], b[lane], c[lane]] = f(a[lane], b[lane], c[lane]);

@@ -1,21 +1,26 @@
-use super::triplet_margin::{distance, triplet};
-use super::{Reduction, check_option, matching, wide};
+use super::Reduction;
+use super::triplet_margin::{Norm, distance};
+use super::validate::{check_option, matching};
+use crate::kernel::ops;
 use candle_core::{Result, Tensor};
+use std::fmt;
+use std::sync::Arc;
 
 /// A distance between points, or rows of points: from two tensors of shape `(…, D)` to one of shape `(…)`.
 ///
 /// # Example
 /// ```
 /// use candle_core::{D, Device, Tensor};
-/// use candle_losses::loss::Distance;
+/// use candle_losses::loss::DistanceFunction;
+/// use std::sync::Arc;
 ///
-/// let city_block: Distance = Box::new(|u, v| (u - v)?.abs()?.sum(D::Minus1));
+/// let city_block: DistanceFunction = Arc::new(|u, v| (u - v)?.abs()?.sum(D::Minus1));
 /// let u = Tensor::new(&[[0.0, 0.0], [1.0, 1.0]], &Device::Cpu)?;
 /// let v = Tensor::new(&[[3.0, 4.0], [1.0, 0.0]], &Device::Cpu)?;
 /// assert_eq!(city_block(&u, &v)?.to_vec1::<f64>()?, [7.0, 1.0]); // 3 + 4 and 0 + 1
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-pub type Distance = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
+pub type DistanceFunction = Arc<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
 
 /// [`TripletMarginLoss`](super::TripletMarginLoss) under a distance `d` of your own:
 ///
@@ -39,21 +44,23 @@ pub type Distance = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync
 /// ```
 /// use candle_core::{D, Device, Tensor};
 /// use candle_losses::loss::TripletMarginWithDistanceLoss;
+/// use std::sync::Arc;
 ///
 /// let anchor = Tensor::new(&[[0.0, 0.0]], &Device::Cpu)?;
 /// let positive = Tensor::new(&[[1.0, 2.0]], &Device::Cpu)?;
 /// let negative = Tensor::new(&[[0.0, 2.0]], &Device::Cpu)?;
-/// let distance = Box::new(|u: &Tensor, v: &Tensor| (u - v)?.sqr()?.sum(D::Minus1)); // squared Euclidean
-/// let loss = TripletMarginWithDistanceLoss { distance, margin: 3.0, ..Default::default() };
+/// let distance_function = Arc::new(|u: &Tensor, v: &Tensor| (u - v)?.sqr()?.sum(D::Minus1)); // squared Euclidean
+/// let loss = TripletMarginWithDistanceLoss { distance_function, margin: 3.0, ..Default::default() };
 /// let value = loss.forward(&anchor, &positive, &negative)?.to_scalar::<f64>()?;
 /// assert_eq!(value, 4.0); // (1 + 4) - 4 + 3
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/triplet_margin_with_distance.svg"))]
+#[derive(Clone)]
 pub struct TripletMarginWithDistanceLoss {
     /// `d`, made of differentiable tensor ops. Default: the Euclidean distance, with 1e-6 added to each difference.
-    pub distance: Distance,
+    pub distance_function: DistanceFunction,
     /// The lead from which a triplet costs nothing, in the unit of the distance; positive. Default 1.
     pub margin: f64,
     /// Whether the negative may be compared with the positive instead of the anchor. Default false.
@@ -65,7 +72,7 @@ pub struct TripletMarginWithDistanceLoss {
 impl Default for TripletMarginWithDistanceLoss {
     fn default() -> Self {
         Self {
-            distance: Box::new(|u, v| distance(u, v, 2.0, 1e-6)),
+            distance_function: Arc::new(|u, v| distance(u, v, Norm { p: 2.0, eps: 1e-6 })),
             margin: 1.0,
             swap: false,
             reduction: Reduction::default(),
@@ -73,8 +80,8 @@ impl Default for TripletMarginWithDistanceLoss {
     }
 }
 
-impl std::fmt::Debug for TripletMarginWithDistanceLoss {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for TripletMarginWithDistanceLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TripletMarginWithDistanceLoss")
             .field("margin", &self.margin)
             .field("swap", &self.swap)
@@ -82,6 +89,8 @@ impl std::fmt::Debug for TripletMarginWithDistanceLoss {
             .finish_non_exhaustive()
     }
 }
+
+const LOSS: &str = "TripletMarginWithDistanceLoss";
 
 impl TripletMarginWithDistanceLoss {
     /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
@@ -94,14 +103,25 @@ impl TripletMarginWithDistanceLoss {
     /// If `margin` is not positive, if shape, dtype or device of the three differ, if the dtype is not a float, or
     /// where the distance fails.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
-        const LOSS: &str = "TripletMarginWithDistanceLoss";
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
-        let points = wide(matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?)?;
+        let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
+        let [a, p, n] = ops::to_compute(points.each_ref())?;
 
-        let loss = triplet(&points, self.margin, self.swap, &self.distance)?;
+        let to_positive = (self.distance_function)(&a, &p)?;
+        let mut to_negative = (self.distance_function)(&a, &n)?;
+        if self.swap {
+            to_negative = minimum(&to_negative, &(self.distance_function)(&p, &n)?)?;
+        }
+        let loss = ops::relu(&((to_positive + self.margin)? - to_negative)?)?;
 
         self.reduction.reduce(&loss, anchor)
     }
+}
+
+/// The smaller; NaN if one is NaN, which candle's `minimum` drops on a GPU. Equal ones share the gradient.
+fn minimum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let minimum = a.minimum(b)?;
+    b.eq(b)?.where_cond(&a.eq(a)?.where_cond(&minimum, a)?, b)
 }
 
 #[cfg(test)]
@@ -112,7 +132,7 @@ mod tests {
     #[test]
     fn any_distance_will_do() -> Result<()> {
         let loss =
-            TripletMarginWithDistanceLoss { distance: Box::new(|u, v| (u - v)?.abs()?.max(0)), ..Default::default() };
+            TripletMarginWithDistanceLoss { distance_function: Arc::new(|u, v| (u - v)?.abs()?.max(0)), ..Default::default() };
         let (anchor, positive, negative) = (vector(&[0.0, 0.0]), vector(&[3.0, 1.0]), vector(&[2.0, 2.5]));
         assert_values(loss.forward(&anchor, &positive, &negative), &[3.0 - 2.5 + 1.0])
     }

@@ -1,4 +1,5 @@
-use crate::kernel::{elements, is_plain};
+use crate::kernel::storage::elements;
+use crate::kernel::switches::is_f32_slice;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use candle_nn::Optimizer;
@@ -96,7 +97,7 @@ impl Optimizer for Adam {
         params.check()?;
         let floats = vars.into_iter().filter(|var| var.dtype().is_float());
         let variables = floats.map(|var| {
-            let moments = if is_plain(&var) {
+            let moments = if is_f32_slice(&var) {
                 let zeros = vec![0.0; var.elem_count()];
                 Moments::InPlace(RefCell::new((zeros.clone(), zeros)))
             } else {

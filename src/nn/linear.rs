@@ -3,16 +3,18 @@
 //! candle's own product would do, at more than twice the time of a small step: on each call it reads the number of cores
 //! from the operating system, and its gradient is taken of both factors, though that of a batch of images goes to nobody.
 
-use crate::kernel::product::{Matrix, add_product};
-use crate::kernel::{elements, is_plain, ops, with_elements};
+use crate::kernel::gemm::{Matrix, add_product};
+use crate::kernel::ops;
+use crate::kernel::storage::{elements, with_elements};
+use crate::kernel::switches::is_f32_slice;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// `x·weightᵀ + bias`, then ReLU if asked for. `x` is (N, inputs), `weight` (outputs, inputs), `bias` (outputs).
 pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
-    if [x, weight, bias].into_iter().all(is_plain) {
+    if [x, weight, bias].into_iter().all(is_f32_slice) {
         return x.apply_op3(weight, bias, Linear { relu });
     }
-    let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+    let y = ops::matmul(x, &weight.t()?)?.broadcast_add(bias)?;
     // Not candle's own `relu`, whose derivative at 0 is 1.
     if relu { ops::relu(&y) } else { Ok(y) }
 }

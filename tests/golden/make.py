@@ -416,7 +416,7 @@ for cutoffs, count in (([2], 5), ([3, 5], 11), ([1, 2, 9], 12)):
             # A cluster that nobody is in has no gradient at all in PyTorch.
             used = {i for t in target.reshape(-1).tolist() for i in range(len(cutoffs)) if edges[i] <= t < edges[i + 1]}
             idle = [f"{part}{i}" for i in range(len(cutoffs)) if i not in used for part in ("projection", "classes")]
-            case("AdaptiveLogSoftmaxLoss", adaptive, x | args, {"cutoffs": cutoffs}, ("none", "mean"), constant=idle)
+            case("AdaptiveLogSoftmaxWithLoss", adaptive, x | args, {"cutoffs": cutoffs}, ("none", "mean"), constant=idle)
 
 save_file(tensors, HERE / "cases.safetensors")
 lines = ",\n".join(json.dumps(entry) for entry in cases)

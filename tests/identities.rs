@@ -19,7 +19,7 @@ fn values(x: Result<Tensor>) -> Vec<f64> {
 }
 
 /// Each with the two that are the same.
-fn relations() -> Result<Vec<(&'static str, Tensor, Tensor)>> {
+fn identities() -> Result<Vec<(&'static str, Tensor, Tensor)>> {
     const NONE: Reduction = Reduction::None;
     let (x, y) = (some(&[4, 3], 1), some(&[4, 3], 2));
     let classes = Tensor::new(&[2i64, 0, 1, 1], &device())?;
@@ -47,7 +47,7 @@ fn relations() -> Result<Vec<(&'static str, Tensor, Tensor)>> {
     let (w, b) = (some(&[5, 3], 3), some(&[5], 4));
     let linear = LinearCrossEntropyLoss { reduction: NONE, ..Default::default() };
     let tails = vec![(some(&[2, 3], 5), some(&[2, 2], 6))];
-    let adaptive = AdaptiveLogSoftmaxLoss { cutoffs: vec![1], head: some(&[2, 3], 7), head_bias: None, tails };
+    let adaptive = AdaptiveLogSoftmaxWithLoss { cutoffs: vec![1], head: some(&[2, 3], 7), head_bias: None, tails };
     let ctc = CtcLoss { reduction: NONE, ..Default::default() };
     let (labels, one) = (Tensor::new(&[[2u32], [1], [1], [2]], &device())?, Tensor::new(&[1u32; 4], &device())?);
     let list = Tensor::new(&[[2i64, -1, -1], [0, -1, -1], [1, -1, -1], [1, -1, -1]], &device())?;
@@ -75,7 +75,7 @@ fn relations() -> Result<Vec<(&'static str, Tensor, Tensor)>> {
     let triplet = TripletMarginLoss { eps: 0.0, reduction: NONE, ..Default::default() }.forward(&x, &y, &far)?;
     let [to_far, to_near] = [&far, &y].map(|other| length(&(&x - other)?));
     let euclidean = TripletMarginWithDistanceLoss {
-        distance: Box::new(move |u, v| (u - v)?.sqr()?.sum(D::Minus1)?.sqrt()),
+        distance_function: std::sync::Arc::new(move |u, v| (u - v)?.sqr()?.sum(D::Minus1)?.sqrt()),
         reduction: NONE,
         ..Default::default()
     };
@@ -108,7 +108,7 @@ fn relations() -> Result<Vec<(&'static str, Tensor, Tensor)>> {
             cross_entropy(&x.matmul(&w.t()?)?.broadcast_add(&b)?)?,
         ),
         (
-            "AdaptiveLogSoftmaxLoss",
+            "AdaptiveLogSoftmaxWithLoss",
             adaptive.forward(&x, &classes)?.1,
             nll(&adaptive.log_prob(&x)?, &classes)?.mean_all()?,
         ),
@@ -125,7 +125,7 @@ fn relations() -> Result<Vec<(&'static str, Tensor, Tensor)>> {
 
 #[test]
 fn each_is_what_the_documentation_says_of_it() -> Result<()> {
-    for (name, a, b) in relations()? {
+    for (name, a, b) in identities()? {
         assert_eq!(a.dims(), b.dims(), "{name}");
         let (a, b) = (values(Ok(a)), values(Ok(b)));
         assert!(a.iter().any(|value| *value != 0.0), "{name}: nothing is tested");
@@ -138,11 +138,10 @@ fn each_is_what_the_documentation_says_of_it() -> Result<()> {
 
 #[test]
 fn each_loss_has_its_line() -> Result<()> {
-    let source = include_str!("../src/loss/mod.rs");
-    let table = source.split("# How they are related").nth(1).unwrap().split("# Recipes").next().unwrap();
-    let rows = table.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next());
+    let source = include_str!("../src/loss/identities.md");
+    let rows = source.lines().filter_map(|line| line.strip_prefix("| [`")?.split('`').next());
     let rows = rows.map(str::to_owned).collect::<BTreeSet<_>>();
-    let tested = relations()?.into_iter().map(|(name, ..)| name.to_owned()).collect::<BTreeSet<_>>();
+    let tested = identities()?.into_iter().map(|(name, ..)| name.to_owned()).collect::<BTreeSet<_>>();
     assert_eq!((rows.len(), &rows), (23, &tested));
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Products of matrices on several threads, by `gemm`.
+//! Products of matrices on several threads, by the `gemm` crate.
 
-use super::fused::on_host;
-use super::pool::{in_parallel, threads};
-use super::{LANES, is_plain, is_single, with_elements};
+use super::lanes::LANES;
+use super::ops;
+use super::parallel::{in_parallel, threads};
+use super::storage::{with_elements, with_storages};
+use super::switches::{is_f32, is_f32_slice};
 use candle_core::{CpuStorage, Layout, Result, Tensor};
 
-/// A matrix whose rows or, transposed, columns follow each other.
+/// A view of a matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     pub values: &'a [f32],
@@ -20,8 +22,7 @@ impl<'a> Matrix<'a> {
         Self { values, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
-    /// A matrix as it lies in a storage.
-    fn of(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+    fn from_storage(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let (rows, columns) = layout.shape().dims2()?;
         let (row_stride, column_stride) = (layout.stride()[0], layout.stride()[1]);
         let values = &storage.as_slice()?[layout.start_offset()..];
@@ -38,58 +39,66 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// These of its rows, or as many of them as there are.
+    /// At most `rows` of its rows, from `start` on.
     fn block(self, start: usize, rows: usize) -> Self {
         Self { values: &self.values[start * self.row_stride..], rows: rows.min(self.rows - start), ..self }
     }
 
-    /// Whether the values hold all that the sizes and strides reach.
+    /// Whether every element lies within the values.
     fn is_within(self) -> bool {
         let last = (self.rows.max(1) - 1) * self.row_stride + (self.columns.max(1) - 1) * self.column_stride;
         self.rows * self.columns == 0 || last < self.values.len()
     }
 }
 
-/// A sum of products `aᵀ·b`, on the CPU in place: a temporary as large as the sum would come with each product otherwise.
+/// A sum of products `aᵀ·b`. On the CPU it is added up in place, without a temporary of its size for each product.
 pub(crate) enum ProductSum {
-    Host { values: Vec<f32>, shape: (usize, usize) },
-    Ops(Tensor),
+    Cpu { values: Vec<f32>, shape: (usize, usize) },
+    Ops(Option<Tensor>),
 }
 
 impl ProductSum {
-    /// Zeros, of this shape and otherwise like `like`.
-    pub fn new(rows: usize, columns: usize, like: &Tensor) -> Result<Self> {
-        if is_plain(like) {
-            return Ok(Self::Host { values: vec![0.0; rows * columns], shape: (rows, columns) });
+    /// An empty sum, of matrices like `like`.
+    pub fn new(rows: usize, columns: usize, like: &Tensor) -> Self {
+        if is_f32_slice(like) {
+            return Self::Cpu { values: vec![0.0; rows * columns], shape: (rows, columns) };
         }
-        Ok(Self::Ops(Tensor::zeros((rows, columns), like.dtype(), like.device())?))
+        Self::Ops(None)
     }
 
-    /// Adds `aᵀ·b` for `a` (K, rows) and `b` (K, columns).
+    /// Adds `aᵀ·b` for `a` (K, rows) and `b` (K, columns). A sum of half-precision products is kept in `f32`.
     pub fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
         match self {
-            Self::Ops(sum) => *sum = (&*sum + a.t()?.matmul(b)?)?,
-            Self::Host { values, .. } => {
-                let ((a, a_at), (b, b_at)) = (a.storage_and_layout(), b.storage_and_layout());
-                let (a, b) = (Matrix::of(on_host(&a)?, a_at)?, Matrix::of(on_host(&b)?, b_at)?);
-                add_product(values, a.transposed(), b);
+            Self::Ops(sum) => {
+                let product = ops::matmul(&a.t()?, b)?;
+                let product = product.to_dtype(ops::compute_dtype(product.dtype()))?;
+                *sum = Some(match sum.take() {
+                    Some(sum) => (sum + product)?,
+                    None => product,
+                });
+                Ok(())
             }
+            Self::Cpu { values, .. } => with_storages(&[a, b], |storages| {
+                let [a, b] = [0, 1].map(|i| Matrix::from_storage(storages[i].0, storages[i].1));
+                add_product(values, a?.transposed(), b?);
+                Ok(())
+            }),
         }
-        Ok(())
     }
 
-    pub fn finish(self, like: &Tensor) -> Result<Tensor> {
+    /// The sum; `None` if nothing was added by tensor ops.
+    pub fn finish(self, like: &Tensor) -> Result<Option<Tensor>> {
         match self {
             Self::Ops(sum) => Ok(sum),
-            Self::Host { values, shape } => Tensor::from_vec(values, shape, like.device()),
+            Self::Cpu { values, shape } => Tensor::from_vec(values, shape, like.device()).map(Some),
         }
     }
 }
 
-/// `a·b`, and in each row `bias` added.
+/// `a·b`, plus `bias` in each row.
 pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if ![a, b].into_iter().chain(bias).all(is_single) {
-        let product = a.matmul(b)?;
+    if ![a, b].into_iter().chain(bias).all(is_f32) {
+        let product = ops::matmul(a, b)?;
         return match bias {
             Some(bias) => product.broadcast_add(bias),
             None => Ok(product),
@@ -100,30 +109,31 @@ pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<T
         Some(bias) => with_elements(bias, |bias: &[f32]| bias.repeat(rows))?,
         None => vec![0.0; rows * columns],
     };
-    {
-        let ((a, a_at), (b, b_at)) = (a.storage_and_layout(), b.storage_and_layout());
-        add_product(&mut values, Matrix::of(on_host(&a)?, a_at)?, Matrix::of(on_host(&b)?, b_at)?);
-    }
+    with_storages(&[a, b], |storages| {
+        let [a, b] = [0, 1].map(|i| Matrix::from_storage(storages[i].0, storages[i].1));
+        add_product(&mut values, a?, b?);
+        Ok(())
+    })?;
     Tensor::from_vec(values, (rows, columns), a.device())
 }
 
-/// Below this many multiplications one core is faster than several.
+/// The least number of multiplications for which several threads are faster than one.
 const THREADING_THRESHOLD: usize = 1 << 20;
 
-/// `c += a·b`, where `c` is row by row. Large ones are cut, one part for each core: into blocks of rows or of columns,
-/// whichever `c` has more of, as each core prepares all of the other matrix for itself.
+/// `c += a·b`, where `c` is row-major. A large product is split into a block for each thread, of rows or of columns,
+/// whichever `c` has more of: each thread packs all of the other matrix.
 #[allow(unsafe_code)]
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
     let places = Places(c.as_mut_ptr());
-    // SAFETY: `c` has as many places as asserted, is borrowed for writing alone, and each block has places of its own.
+    // SAFETY: `c` has the asserted size and is borrowed mutably, and each block has places of its own.
     if m >= n {
         let rows = m.div_ceil(parts).max(1);
         in_parallel((0..m).step_by(rows), |row| unsafe { places.add_block(row * n, n, a.block(row, rows), b) });
     } else {
-        // Whole vectors, as far as may be.
+        // Whole vectors in every block but the last.
         let columns = n.div_ceil(parts).next_multiple_of(LANES);
         in_parallel((0..n).step_by(columns), |column| unsafe {
             places.add_block(column, n, a, b.transposed().block(column, columns).transposed());
@@ -131,22 +141,22 @@ pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     }
 }
 
-/// Where a product goes that several threads work on.
+/// The places of a product that several threads write.
 struct Places(*mut f32);
 
-// SAFETY: whoever writes promises that the places are nobody else's.
+// SAFETY: whoever calls `add_block` promises that nobody else has its places.
 #[allow(unsafe_code)]
 unsafe impl Sync for Places {}
 
 impl Places {
-    /// Adds `a·b` to the block that begins at `start` and whose rows are `stride` apart.
+    /// Adds `a·b` to a block that begins at `start` and has rows `stride` apart.
     ///
     /// # Safety
-    /// The block must be within the places, and nobody else may have it.
-    #[allow(unsafe_code)] // The well-kept product of matrices, `gemm`, takes pointers.
+    /// The block must lie within the places, and nobody else may have it.
+    #[allow(unsafe_code)] // `gemm` takes pointers.
     unsafe fn add_block(&self, start: usize, stride: usize, a: Matrix, b: Matrix) {
         assert!(a.is_within() && b.is_within() && a.columns == b.rows);
-        // SAFETY: as asserted and as the caller promises.
+        // SAFETY: by the assertion and the caller's promise.
         unsafe {
             gemm::gemm(
                 a.rows,

@@ -16,10 +16,10 @@ fn ints(values: &[i64]) -> Tensor {
     Tensor::new(values, &device()).unwrap()
 }
 
-type Refusal = (&'static str, &'static str, Result<Tensor>);
+type BadArgument = (&'static str, &'static str, Result<Tensor>);
 
 /// Loss, argument, what it does with a bad one.
-fn refusals() -> Vec<Refusal> {
+fn bad_arguments() -> Vec<BadArgument> {
     let (x, three) = (real(&[0.5, 0.5]), Some(real(&[1.0, 1.0, 1.0])));
     let (scalar, scores, class) = (real(&[0.5]).get(0).unwrap(), real(&[0.25, 0.75]), ints(&[1]).get(0).unwrap());
     let (no_class, nan) = (ints(&[2]).get(0).unwrap(), f64::NAN);
@@ -33,14 +33,14 @@ fn refusals() -> Vec<Refusal> {
     let adaptive = |cutoffs: Vec<usize>, head: usize, class: i64| {
         let head = Tensor::zeros((head, 2), candle_core::DType::F64, &device())?;
         let tails = vec![(tail.clone(), real(&[1.0]).reshape((1, 1))?)];
-        let loss = AdaptiveLogSoftmaxLoss { cutoffs, head, head_bias: None, tails };
+        let loss = AdaptiveLogSoftmaxWithLoss { cutoffs, head, head_bias: None, tails };
         Ok(loss.forward(&rows, &ints(&[class]))?.1)
     };
     let two = rows.broadcast_as((2, 2)).unwrap();
     vec![
-        ("AdaptiveLogSoftmaxLoss", "cutoffs", adaptive(vec![0], 1, 0)),
-        ("AdaptiveLogSoftmaxLoss", "head", adaptive(vec![1], 5, 0)),
-        ("AdaptiveLogSoftmaxLoss", "target", adaptive(vec![1], 2, 2)),
+        ("AdaptiveLogSoftmaxWithLoss", "cutoffs", adaptive(vec![0], 1, 0)),
+        ("AdaptiveLogSoftmaxWithLoss", "head", adaptive(vec![1], 5, 0)),
+        ("AdaptiveLogSoftmaxWithLoss", "target", adaptive(vec![1], 2, 2)),
         ("LinearCrossEntropyLoss", "target", linear(Default::default(), &two, None, 2)),
         ("LinearCrossEntropyLoss", "linear_weight", linear(Default::default(), &x, None, 0)),
         ("LinearCrossEntropyLoss", "linear_bias", linear(Default::default(), &two, three.as_ref(), 0)),
@@ -136,8 +136,7 @@ fn refusals() -> Vec<Refusal> {
 
 /// Each row's loss and its arguments.
 fn table() -> Vec<(String, Vec<String>)> {
-    let section = include_str!("../src/loss/mod.rs").split("# What is refused").nth(1).unwrap();
-    let rows = section.lines().filter_map(|line| line.strip_prefix("//! | [`"));
+    let rows = include_str!("../src/loss/validation.md").lines().filter_map(|line| line.strip_prefix("| [`"));
     let row = |row: &str| {
         let (loss, entries) = row.split_once("`] |").unwrap();
         let arguments = entries.split('`').collect::<Vec<_>>();
@@ -151,7 +150,7 @@ fn table() -> Vec<(String, Vec<String>)> {
 #[test]
 fn what_the_table_says_is_refused_is_refused_and_named() {
     let of_cpu_only = ["input", "target"];
-    for (loss, argument, result) in refusals() {
+    for (loss, argument, result) in bad_arguments() {
         if !device().is_cpu() && of_cpu_only.contains(&argument) {
             continue;
         }
@@ -164,7 +163,7 @@ fn what_the_table_says_is_refused_is_refused_and_named() {
 #[test]
 fn the_table_is_complete() {
     let tested =
-        refusals().iter().map(|(loss, argument, _)| (loss.to_string(), argument.to_string())).collect::<BTreeSet<_>>();
+        bad_arguments().iter().map(|(loss, argument, _)| (loss.to_string(), argument.to_string())).collect::<BTreeSet<_>>();
     let table = table();
     let listed =
         table.iter().flat_map(|(loss, arguments)| arguments.iter().map(|argument| (loss.clone(), argument.clone())));

@@ -1,0 +1,52 @@
+//! Access to the memory of tensors on the CPU.
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
+
+/// Calls `f` with the storages of tensors on the CPU.
+///
+/// Each storage is locked once, whichever of the tensors share it: a second lock by the same thread would wait forever if
+/// another thread had asked to write in between.
+pub(crate) fn with_storages<R>(
+    tensors: &[&Tensor],
+    f: impl FnOnce(&[(&CpuStorage, &Layout)]) -> Result<R>,
+) -> Result<R> {
+    let address = |tensor: &&Tensor| std::ptr::from_ref::<Storage>(&tensor.storage_and_layout().0).addr();
+    // One lock at a time here.
+    let addresses = tensors.iter().map(address).collect::<Vec<_>>();
+    let first = |i: usize| addresses.iter().position(|address| *address == addresses[i]).unwrap_or(i);
+    let mut locks = Vec::with_capacity(tensors.len());
+    for (i, tensor) in tensors.iter().enumerate() {
+        locks.push((first(i) == i).then(|| tensor.storage_and_layout().0));
+    }
+    let mut storages = Vec::with_capacity(tensors.len());
+    for (i, tensor) in tensors.iter().enumerate() {
+        match &locks[first(i)] {
+            Some(storage) => storages.push((on_cpu(storage)?, tensor.layout())),
+            None => bail!("a storage is not locked"),
+        }
+    }
+    f(&storages)
+}
+
+/// The memory of a tensor on the CPU.
+pub(crate) fn on_cpu(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => bail!("a tensor for the CPU is on another device"),
+    }
+}
+
+/// The elements of a contiguous storage.
+pub(crate) fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice()?[start..end]),
+        None => bail!("a tensor of shape {:?} is not contiguous", layout.dims()),
+    }
+}
+
+/// Calls `f` with the elements of a tensor on the CPU, which are copied if the tensor is not contiguous.
+pub(crate) fn with_elements<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    Ok(f(elements(on_cpu(&storage)?, layout)?))
+}

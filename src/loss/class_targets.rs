@@ -1,0 +1,214 @@
+//! Targets of class indices.
+
+use super::Reduction;
+use super::validate::{class_indices, float, float_dtype, same_device};
+use crate::kernel::ops;
+use crate::kernel::rows::WeightedTargets;
+use crate::kernel::storage::with_elements;
+use crate::kernel::switches::{has_kernels, reads_values};
+use crate::kernel::tensor_loss::Scale;
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// The dimension of the classes: of `(C)` the only one, of `(N, C, d1, …, dK)` the second.
+pub(super) fn class_dim(loss: &str, input: &Tensor) -> Result<usize> {
+    match input.dims() {
+        [] => bail!("{loss}: input is a scalar but needs a class dimension, (C) or (N, C, …)"),
+        dims => Ok(dims.len().min(2) - 1),
+    }
+}
+
+/// A weight for each of the classes, `(C)`, in the precision that is computed in.
+pub(super) fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, classes: usize) -> Result<Tensor> {
+    same_device(loss, ("weight", weight), ("input", input))?;
+    if weight.dims() != [classes] {
+        bail!("{loss}: weight has shape {:?} but needs one value for each of the {classes} classes", weight.dims())
+    }
+    float(loss, "weight", &weight.detach())?.to_dtype(float_dtype(loss, "input", input)?)?.contiguous()
+}
+
+/// The class of each sample, checked against the shape of the input.
+pub(super) struct ClassTargets {
+    loss: &'static str,
+    /// The dimension of the input's classes.
+    pub dim: usize,
+    /// The number of classes.
+    pub count: usize,
+    /// `i64`, in the shape of the samples.
+    target: Tensor,
+    /// A weight for each class, in the precision that is computed in.
+    weight: Option<Tensor>,
+    ignore_index: Option<i64>,
+    device: Device,
+    has_elements: bool,
+}
+
+impl ClassTargets {
+    /// Checks dtype, device and shapes, but not the classes themselves.
+    pub fn new(
+        loss: &'static str,
+        input: &Tensor,
+        target: &Tensor,
+        weight: Option<&Tensor>,
+        ignore_index: Option<i64>,
+    ) -> Result<Self> {
+        let dim = class_dim(loss, input)?;
+        float_dtype(loss, "input", input)?;
+        let count = input.dims()[dim];
+        let weight = weight.map(|weight| class_weight(loss, weight, input, count)).transpose()?;
+        Self::of_shape(loss, input, (input.dims(), dim), target, weight, ignore_index)
+    }
+
+    /// The same for an input whose classes do not exist yet: it is to have the shape `dims`, with classes in `dim`.
+    pub fn of_shape(
+        loss: &'static str,
+        input: &Tensor,
+        (dims, dim): (&[usize], usize),
+        target: &Tensor,
+        weight: Option<Tensor>,
+        ignore_index: Option<i64>,
+    ) -> Result<Self> {
+        let mut samples = dims.to_vec();
+        let count = samples.remove(dim);
+        same_device(loss, ("target", target), ("input", input))?;
+        let target = &class_indices(loss, "target", target)?;
+        // Without a batch PyTorch takes one class as a scalar or as a vector of one.
+        if target.dims() != samples && !(samples.is_empty() && target.dims() == [1]) {
+            let mut hint = String::new();
+            if dims.len() > 2 && target.dims() == &dims[..dims.len() - 1] {
+                let order = if dims.len() == 3 { "input.transpose(1, 2)" } else { "input.permute" };
+                hint = format!(
+                    "; as in PyTorch, the classes are dimension 1: where they are input's last, put them there with {order}"
+                );
+            }
+            bail!(
+                "{loss}: target has shape {:?} but input of shape {dims:?} needs class indices of shape {samples:?}{hint}",
+                target.dims()
+            )
+        }
+        let has_elements = dims.iter().product::<usize>() > 0;
+        let target = target.reshape(samples)?;
+        let target = if has_elements { target } else { target.to_device(&Device::Cpu)? };
+        Ok(Self { loss, dim, count, target, weight, ignore_index, device: input.device().clone(), has_elements })
+    }
+
+    /// The classes and weights, read by the host, if a kernel is to use them.
+    pub fn for_kernel(&self) -> Result<Option<WeightedTargets>> {
+        if !self.has_elements || !has_kernels(&self.device) {
+            return Ok(None);
+        }
+        let weight = self.weight.as_ref().map(|weight| weight.to_dtype(DType::F64)?.to_vec1()).transpose()?;
+        Ok(Some(WeightedTargets { classes: self.read()?, weight }))
+    }
+
+    /// The classes, with [`WeightedTargets::IGNORED`] for those that are ignored.
+    fn read(&self) -> Result<Vec<u32>> {
+        let class = |&class: &i64| match class {
+            class if Some(class) == self.ignore_index => Ok(WeightedTargets::IGNORED),
+            class if (0..self.count as i64).contains(&class) => Ok(class as u32),
+            class => {
+                bail!("{}: target holds class {class} but input has {} classes, numbered from 0", self.loss, self.count)
+            }
+        };
+        with_elements(&self.target, |target| target.iter().map(class).collect())?
+    }
+
+    /// The factor of the sum of the losses; `None` for no reduction. A mean divides by the samples' weights.
+    pub fn factor(&self, reduction: Reduction, targets: &WeightedTargets) -> Option<f64> {
+        match reduction {
+            Reduction::Mean => Some(1.0 / targets.total_weight()),
+            _ => reduction.factor(self.target.dims()),
+        }
+    }
+
+    /// The same for tensor ops.
+    pub fn scale(&self, reduction: Reduction, targets: &GatherTargets) -> Result<Scale> {
+        match reduction {
+            Reduction::Mean => Ok(Scale::Tensor(ops::sum_all(&targets.weight)?.recip()?)),
+            _ => Ok(reduction.factor(self.target.dims()).into()),
+        }
+    }
+
+    /// The targets as tensors to gather with, in `dtype`. The host does not wait for a GPU: there a class out of range
+    /// makes the loss NaN.
+    pub fn for_gather(&self, dtype: DType) -> Result<GatherTargets> {
+        let Self { dim, count, target, .. } = self;
+        if reads_values(target.device()) || target.elem_count() == 0 {
+            self.read()?;
+        }
+        let zero = ops::constant(0.0, target)?;
+        let is_ignored = self.ignore_index.map(|ignore_index| target.eq(ignore_index)).transpose()?;
+        let is_outside = (target.lt(0i64)? + target.ge(*count as i64)?)?;
+        let index = is_outside.where_cond(&zero, target)?;
+        let index = match &is_ignored {
+            Some(is_ignored) => is_ignored.where_cond(&zero, &index)?,
+            None => index,
+        };
+        let index = ops::cast(&index, DType::U32)?;
+        let mut weight = match &self.weight {
+            Some(weight) if *count > 0 => {
+                let weight = weight.to_device(index.device())?.to_dtype(dtype)?;
+                weight.index_select(&index.flatten_all()?, 0)?.reshape(index.shape())?
+            }
+            _ => Tensor::ones(index.shape(), dtype, index.device())?,
+        };
+        weight = ops::masked_fill(&weight, &is_outside, f64::NAN)?;
+        if let Some(is_ignored) = &is_ignored {
+            weight = ops::masked_fill(&weight, is_ignored, 0.0)?;
+        }
+        let is_ignored = is_ignored.map(|is_ignored| is_ignored.unsqueeze(*dim)).transpose()?;
+        Ok(GatherTargets { dim: *dim, count: *count, index: index.unsqueeze(*dim)?.contiguous()?, is_ignored, weight })
+    }
+}
+
+/// Class targets as tensors, for any device.
+pub(super) struct GatherTargets {
+    pub dim: usize,
+    pub count: usize,
+    /// The classes as `u32`, 0 for those that are ignored; in the shape of the input with size 1 in `dim`.
+    pub index: Tensor,
+    /// `u8`, in the shape of `index`, 1 for samples that are ignored.
+    pub is_ignored: Option<Tensor>,
+    /// The weight of each sample's class, in the shape of the samples: 0 for a sample that is ignored, NaN for a class out
+    /// of range.
+    pub weight: Tensor,
+}
+
+impl GatherTargets {
+    /// The element of each row at its class, in the shape of `index`.
+    pub fn gather(&self, x: &Tensor) -> Result<Tensor> {
+        if self.count == 0 {
+            // Every sample is ignored, and there is nothing to gather from.
+            return x.sum_keepdim(self.dim);
+        }
+        x.contiguous()?.gather(&self.index, self.dim)
+    }
+
+    /// `x` plus `values` at the class of each row.
+    pub fn scatter_add(&self, x: &Tensor, values: &Tensor) -> Result<Tensor> {
+        if self.count == 0 {
+            return Ok(x.clone());
+        }
+        x.contiguous()?.scatter_add(&self.index, &values.contiguous()?, self.dim)
+    }
+
+    /// `x` with 0 in the rows that are ignored, whatever their elements are. `x` has the rank of the input.
+    pub fn drop_ignored(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.is_ignored {
+            Some(is_ignored) => ops::masked_fill(x, is_ignored, 0.0),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// The weights in the shape of `index`.
+    pub fn row_weight(&self) -> Result<Tensor> {
+        self.weight.unsqueeze(self.dim)
+    }
+
+    /// `u8`, 1 at the class of each row.
+    pub fn is_class(&self) -> Result<Tensor> {
+        let mut shape = vec![1; self.index.rank()];
+        shape[self.dim] = self.count;
+        let all = Tensor::arange(0u32, self.count as u32, self.index.device())?.reshape(shape)?;
+        all.broadcast_eq(&self.index)
+    }
+}
