@@ -38,6 +38,12 @@ impl<'a> Case<'a> {
         &self.tensors[&format!("{}.{name}", self.number)]
     }
 
+    /// Off the CPU the products of linear cross-entropy are in the arguments' own precision, as a GPU multiplies fastest.
+    fn multiplies_in_half_precision(&self) -> bool {
+        let has_kernels = device().is_cpu() && std::env::var_os("CANDLE_LOSSES_KERNELS").is_none();
+        self.loss() == "LinearCrossEntropyLoss" && !has_kernels
+    }
+
     fn number(&self, option: &str) -> f64 {
         self.json["options"][option].as_f64().unwrap()
     }
@@ -256,7 +262,7 @@ fn half_precision_is_rounded_once() -> Result<()> {
                 list(&value)?.into_iter().zip(list(expected)?).map(|(a, b)| ulps(a, b, dtype)).fold(0.0, f64::max);
             let (passed, total, most) = table.entry((case.loss(), name)).or_insert((0, 0, 0.0));
             *total += 1;
-            *passed += usize::from(worst <= 1.0);
+            *passed += usize::from(worst <= if case.multiplies_in_half_precision() { 4.0 } else { 1.0 });
             *most = most.max(worst);
         }
     }
@@ -290,6 +296,15 @@ fn gradients_in_half_precision_are_those_of_single_precision_rounded() -> Result
             };
             let (found, expected) = (gradients(dtype)?, gradients(DType::F32)?);
             assert_eq!(found.len(), expected.len(), "{json}");
+            if case.multiplies_in_half_precision() {
+                let unit = if dtype == DType::F16 { 2f64.powi(-10) } else { 2f64.powi(-7) };
+                for (found, expected) in found.iter().zip(&expected) {
+                    let largest = expected.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+                    let is_close = |(f, e): (&f64, &f64)| (f - e).abs() <= 4.0 * unit * largest || e.is_nan();
+                    assert!(found.iter().zip(expected).all(is_close), "{dtype:?} {json}: {found:?}, not {expected:?}");
+                }
+                continue;
+            }
             for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
                 // Some are rounded on the way, as candle passes them on.
                 let is_out_of_range = expected.abs() > 60_000.0 || expected.is_nan();

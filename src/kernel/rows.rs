@@ -81,6 +81,10 @@ impl WeightedTargets {
         Some((class as usize, self.weight.as_ref().map_or(1.0, |weight| weight[class as usize])))
     }
 
+    pub fn are_all_ignored(&self) -> bool {
+        self.classes.iter().all(|&class| class == Self::IGNORED)
+    }
+
     /// The sum of the rows' weights, which a weighted mean divides by.
     pub fn total_weight(&self) -> f64 {
         (0..self.classes.len()).filter_map(|i| self.get(i)).map(|(_, weight)| weight).sum()

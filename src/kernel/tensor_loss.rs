@@ -11,8 +11,9 @@ pub(crate) enum Scale {
     None,
     /// Their sum times a number.
     Number(f64),
-    /// Their sum times a scalar tensor, which the host does not wait for.
-    Tensor(Tensor),
+    /// Their sum times a scalar tensor, which the host does not wait for; and the scalar tensor that gradients are multiplied
+    /// by, which may differ where nothing is counted.
+    Tensor { value: Tensor, grad: Tensor },
 }
 
 impl From<Option<f64>> for Scale {
@@ -44,7 +45,7 @@ where
     let value = match &scale {
         Scale::None => ops::times(&losses.tensor, losses.factor)?,
         Scale::Number(number) => ops::times(&ops::sum_all(&losses.tensor)?, losses.factor * number)?,
-        Scale::Tensor(scalar) => (ops::times(&ops::sum_all(&losses.tensor)?, losses.factor)? * scalar)?,
+        Scale::Tensor { value, .. } => (ops::times(&ops::sum_all(&losses.tensor)?, losses.factor)? * value)?,
     };
     if !wanted.contains(&true) {
         return Ok(value);
@@ -55,7 +56,7 @@ where
         let grads = again.as_ref().map_or(&grads, |(_, grads)| grads);
         let grad = match (&scale, dim) {
             (Scale::None, Some(dim)) => grad.unsqueeze(dim)?,
-            (Scale::Tensor(scalar), _) => (grad * scalar)?,
+            (Scale::Tensor { grad: scale, .. }, _) => (grad * scale)?,
             _ => grad.clone(),
         };
         let number = if let Scale::Number(number) = scale { number } else { 1.0 };

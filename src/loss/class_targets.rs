@@ -123,7 +123,18 @@ impl ClassTargets {
     /// The same for tensor ops.
     pub fn scale(&self, reduction: Reduction, targets: &GatherTargets) -> Result<Scale> {
         match reduction {
-            Reduction::Mean => Ok(Scale::Tensor(ops::sum_all(&targets.weight)?.recip()?)),
+            Reduction::Mean => {
+                let value = ops::sum_all(&targets.weight)?.recip()?;
+                // A mean over ignored samples alone is NaN, but has no gradient.
+                let grad = match &targets.is_ignored {
+                    Some(is_ignored) => {
+                        let counted = ops::cast(&is_ignored.eq(0u8)?, DType::F32)?.sum_all()?;
+                        ops::masked_fill(&value, &counted.eq(0f64)?, 0.0)?
+                    }
+                    None => value.clone(),
+                };
+                Ok(Scale::Tensor { value, grad })
+            }
             _ => Ok(reduction.factor(self.target.dims()).into()),
         }
     }

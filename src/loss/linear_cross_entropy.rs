@@ -134,37 +134,38 @@ impl LinearCrossEntropyLoss {
             chunk: self.chunk.unwrap_or_else(|| default_chunk([n, d, c], x.device())).max(1),
             criterion,
         };
-        let Some(factor) = scale else {
+        let Some([factor, grad_factor]) = scale else {
             let losses = layer.losses()?;
-            let loss = node(args, Value::Tensor(losses), move |_, grad| Ok(layer.gradients(wanted, Some(grad))?.1))?;
+            let loss = node(args, Value::Tensor(losses), move |args, grad| {
+                in_dtypes(layer.gradients(wanted, Some(grad))?.1, args)
+            })?;
             return ops::like(&loss, input);
         };
         let (sum, gradients) = layer.gradients(wanted, None)?;
         let loss = node(args, Value::Tensor((sum * &factor)?), move |args, grad| {
-            let grad = (grad * &factor)?;
-            let mut scaled = [const { None }; 3];
-            for ((scaled, gradient), arg) in scaled.iter_mut().zip(&gradients).zip(args) {
-                if let Some(gradient) = gradient {
-                    *scaled = Some(ops::times_scalar(gradient, &grad)?.to_dtype(arg.dtype())?);
-                }
+            let grad = (grad * &grad_factor)?;
+            let mut scaled = gradients.clone();
+            for gradient in scaled.iter_mut().flatten() {
+                *gradient = ops::times_scalar(&ops::to_compute([&*gradient])?[0], &grad)?;
             }
-            Ok(scaled)
+            in_dtypes(scaled, args)
         })?;
         ops::like(&loss, input)
     }
 
-    /// Checks the target, and returns the factor of the sum of the losses; `None` for no reduction.
+    /// Checks the target, and returns the factors of the sum of the losses and of its gradients; `None` for no reduction.
     fn scale(
         &self,
         input: &Tensor,
         target: &Tensor,
         weight: &Option<Tensor>,
         [n, c]: [usize; 2],
-    ) -> Result<Option<Tensor>> {
+    ) -> Result<Option<[Tensor; 2]>> {
         let dtype = ops::compute_dtype(input.dtype());
-        let scalar = |factor: f64| {
+        let scalar = |factor: f64| -> Result<[Tensor; 2]> {
             let device = if n * c == 0 { &Device::Cpu } else { input.device() };
-            Tensor::new(factor, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+            let factor = Tensor::new(factor, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+            Ok([factor.clone(), factor])
         };
         if target.dtype().is_float() {
             same_kind(LOSS, ("target", target), ("input", input))?;
@@ -182,14 +183,28 @@ impl LinearCrossEntropyLoss {
         let targets =
             ClassTargets::of_shape(LOSS, input, (&[n, c], 1), target, weight.clone(), Some(self.ignore_index))?;
         match (targets.for_kernel()?, self.reduction) {
+            // A mean over ignored samples alone is NaN, but has no gradient.
+            (Some(classes), Reduction::Mean) if classes.are_all_ignored() => {
+                Ok(Some([scalar(f64::INFINITY)?[0].clone(), scalar(0.0)?[0].clone()]))
+            }
             (Some(classes), reduction) => targets.factor(reduction, &classes).map(scalar).transpose(),
             (None, Reduction::Mean) => match targets.scale(Reduction::Mean, &targets.for_gather(dtype)?)? {
-                Scale::Tensor(factor) => Ok(Some(factor)),
+                Scale::Tensor { value, grad } => Ok(Some([value, grad])),
                 _ => bail!("{LOSS}: a mean has no factor"),
             },
             (None, reduction) => reduction.factor(&[n]).map(scalar).transpose(),
         }
     }
+}
+
+/// Gradients in the dtypes of their arguments.
+fn in_dtypes(mut gradients: [Option<Tensor>; 3], args: [&Tensor; 3]) -> Result<[Option<Tensor>; 3]> {
+    for (gradient, arg) in gradients.iter_mut().zip(args) {
+        if let Some(gradient) = gradient {
+            *gradient = gradient.to_dtype(arg.dtype())?;
+        }
+    }
+    Ok(gradients)
 }
 
 /// The number of samples at a time, where the caller does not choose it.
