@@ -148,7 +148,7 @@ trait TileFormula<W: Float, const N: usize>: Send + Sync {
 
 impl<W: Float, F: Elementwise<N>, const N: usize> TileFormula<W, N> for F {
     fn run(&self, tile: Tile<W, N>, mask: OutputMask) -> [W; LANES] {
-        pulp::Arch::new().dispatch(Job { formula: *self, tile, mask })
+        pulp::Arch::new().dispatch(Job { formula: self, tile, mask })
     }
 }
 
@@ -217,7 +217,7 @@ impl<W: Float, const N: usize> Tile<'_, W, N> {
 
 // A struct, as a closure might not be inlined into the code for the processor's vectors.
 struct Job<'a, F, W, const N: usize> {
-    formula: F,
+    formula: &'a F,
     tile: Tile<'a, W, N>,
     mask: OutputMask,
 }
@@ -240,6 +240,8 @@ impl<F: Elementwise<N>, W: Float, const N: usize> Job<'_, F, W, N> {
     #[inline(always)]
     fn run<const LOSSES: bool, const K: usize>(self) -> [W; LANES] {
         let Self { formula, tile, .. } = self;
+        // A copy, which no write to the outputs could change: so the options stay in registers.
+        let formula = *formula;
         let blocks = tile.args[0].len() / LANES;
         let args = tile.args.map(|arg| &arg.as_chunks::<LANES>().0[..blocks]);
         let [weight, loss_grad] =

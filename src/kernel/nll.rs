@@ -21,7 +21,7 @@ struct GatherNll {
     targets: WeightedTargets,
 }
 
-// SAFETY: every element of the gradient is set to 0 first, and every row writes its loss.
+// SAFETY: the chunks cover every row, whose gradient is filled with 0 and whose loss is written.
 #[allow(unsafe_code)]
 unsafe impl<T: Element> LossKernel<T, 1> for GatherNll {
     fn loss_dims(&self, arg_dims: &[usize]) -> Vec<usize> {
@@ -31,20 +31,25 @@ unsafe impl<T: Element> LossKernel<T, 1> for GatherNll {
     fn run(&self, [arg]: [Arg<T>; 1], _: Option<Arg<T::Compute>>, outputs: GradOutputs<T, 1>) -> Result<f64> {
         let from = RowLayout::<T>::new(arg.values, arg.layout, self.dim);
         let to = RowLayout::<T>::new(&[], &Layout::contiguous(arg.layout.shape()), self.dim);
-        let GradOutputs { losses, grads: [mut grad], factor, loss_grad } = outputs;
-        if let Some(grad) = &mut grad {
-            in_parallel(grad.chunks_mut(CHUNK), |chunk| chunk.fill(MaybeUninit::new(T::from_f64(0.0))));
-        }
+        let GradOutputs { losses, grads: [grad], factor, loss_grad } = outputs;
         let (losses, grad) = (losses.map(SharedBuffer::new), grad.map(SharedBuffer::new));
-        let rows = self.targets.classes.len();
-        // A row takes one read and one write, each in a cache line of its own.
-        let at_once = CHUNK / 8;
+        let (rows, width) = (self.targets.classes.len(), arg.layout.dims()[self.dim]);
+        let at_once = CHUNK.div_ceil(width);
         let mut sums = vec![0f64; rows.div_ceil(at_once)];
         in_parallel(sums.iter_mut().enumerate(), |(chunk, sum)| {
             let (mut first, end) = (chunk * at_once, rows.min((chunk + 1) * at_once));
             while first < end {
                 let ((start, step, run), (start_to, step_to, run_to)) = (from.run(first), to.run(first));
                 let run = run.min(run_to).min(end - first);
+                if let Some(grad) = &grad {
+                    // The rows one after the other, or, class by class, the elements that they have of each.
+                    let (pieces, len) = if to.stride == 1 { (1, run * width) } else { (width, run) };
+                    for piece in 0..pieces {
+                        // SAFETY: each row has places of its own.
+                        let places = unsafe { grad.slice_mut(start_to + piece * to.stride, len) };
+                        places.fill(MaybeUninit::new(T::from_f64(0.0)));
+                    }
+                }
                 for k in 0..run {
                     let i = first + k;
                     // The loss of an ignored row is 0, whatever its elements are.

@@ -75,34 +75,52 @@ impl PoissonNllLoss {
             check_elements(LOSS, "input", &args[0], |rate| !is_negative(rate), "a rate, 0 or more")?;
         }
 
-        self.reduction.elements(&args, None, *self)
+        let Self { log_input, full, eps, reduction } = *self;
+        match log_input {
+            true => reduction.elements(&args, None, OfLogRate { full }),
+            false => reduction.elements(&args, None, OfRate { eps, full }),
+        }
     }
 }
 
-impl Elementwise<2> for PoissonNllLoss {
+/// For the logarithm of a rate.
+#[derive(Clone, Copy)]
+struct OfLogRate {
+    full: bool,
+}
+
+impl Elementwise<2> for OfLogRate {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
-        let (loss, [by_x, by_y]) = if self.log_input {
-            let rate = x.exp();
-            (rate - y * x, [rate - y, -x])
-        } else {
-            let rate = x + S::constant(self.eps);
-            let log = rate.ln();
-            // A count of 0 has no such term, even at a rate of 0.
-            let unless_0 = |value: S| S::select(y.eq(zero()), zero(), value);
-            (x - unless_0(y * log), [one::<S>() - unless_0(y / rate), -log])
-        };
-        if !self.full {
-            return (loss, [by_x, by_y]);
-        }
-        let (stirling, grad) = stirling(y);
-        (loss + stirling, [by_x, by_y + grad])
+        let (rate, (stirling, grad)) = (x.exp(), stirling(y, self.full));
+        (rate - y * x + stirling, [rate - y, grad - x])
     }
 }
 
-/// Stirling's approximation of `log y!`, and its derivative; 0 up to 1, as in PyTorch.
+/// For a rate.
+#[derive(Clone, Copy)]
+struct OfRate {
+    eps: f64,
+    full: bool,
+}
+
+impl Elementwise<2> for OfRate {
+    #[inline(always)]
+    fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        let rate = x + S::constant(self.eps);
+        let (log, (stirling, grad)) = (rate.ln(), stirling(y, self.full));
+        // A count of 0 has no such term, even at a rate of 0.
+        let unless_0 = |value: S| S::select(y.eq(zero()), zero(), value);
+        (x - unless_0(y * log) + stirling, [one::<S>() - unless_0(y / rate), grad - log])
+    }
+}
+
+/// Stirling's approximation of `log y!` and its derivative, if it is asked for; 0 up to 1, as in PyTorch.
 #[inline(always)]
-fn stirling<S: Scalar>(y: S) -> (S, S) {
+fn stirling<S: Scalar>(y: S, full: bool) -> (S, S) {
+    if !full {
+        return (zero(), zero());
+    }
     let (log, half) = (y.ln(), S::constant(0.5));
     let value = y * log - y + half * (y * S::constant(TAU)).ln();
     let above_1 = |value: S| S::select(y.le(one()), zero(), value);
