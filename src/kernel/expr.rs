@@ -116,6 +116,7 @@ impl Recording {
             (Binary::Add, _, Some(b)) => self.binary(Binary::Sub, a, b),
             (Binary::Add, Some(a), _) => self.binary(Binary::Sub, b, a),
             (Binary::Sub, _, Some(b)) => self.binary(Binary::Add, a, b),
+            (Binary::Sub, Some(a), _) => -self.binary(Binary::Add, a, b),
             (Binary::Mul | Binary::Div, Some(a), _) => -self.binary(binary, a, b),
             (Binary::Mul | Binary::Div, _, Some(b)) => -self.binary(binary, a, b),
             _ => self.push(Op::Binary(binary, a, b)),
@@ -235,7 +236,10 @@ impl<'a> Scalar for Expr<'a> {
     }
 
     fn abs(self) -> Self {
-        self.unary(Unary::Abs, f64::abs)
+        match self {
+            Self::Op(recording, i) => recording.push(Op::Unary(Unary::Abs, recording.negated(i).unwrap_or(i))),
+            Self::Constant(value) => Self::Constant(value.abs()),
+        }
     }
 
     fn sqrt(self) -> Self {
@@ -252,6 +256,13 @@ impl<'a> Scalar for Expr<'a> {
 }
 
 fn compare<'a>(comparison: Comparison, a: Expr<'a>, b: Expr<'a>) -> ExprMask<'a> {
+    let mirrored = match comparison {
+        Comparison::Lt => Comparison::Gt,
+        Comparison::Le => Comparison::Ge,
+        Comparison::Gt => Comparison::Lt,
+        Comparison::Ge => Comparison::Le,
+        Comparison::Eq => Comparison::Eq,
+    };
     let (recording, op) = match (a, b) {
         (Expr::Constant(a), Expr::Constant(b)) => {
             return ExprMask::Constant(match comparison {
@@ -262,18 +273,14 @@ fn compare<'a>(comparison: Comparison, a: Expr<'a>, b: Expr<'a>) -> ExprMask<'a>
                 Comparison::Eq => a == b,
             });
         }
-        (Expr::Op(recording, a), b) => (recording, Op::Compare(comparison, a, b.operand())),
+        (Expr::Op(recording, a), Expr::Constant(b)) => match recording.negated(a) {
+            // -x < c is x > -c.
+            Some(x) => (recording, Op::Compare(mirrored, x, Operand::Constant(-b))),
+            None => (recording, Op::Compare(comparison, a, Operand::Constant(b))),
+        },
+        (Expr::Op(recording, a), Expr::Op(_, b)) => (recording, Op::Compare(comparison, a, Operand::Op(b))),
         // A constant on the left: the same comparison, seen from the other side.
-        (a, Expr::Op(recording, b)) => {
-            let mirrored = match comparison {
-                Comparison::Lt => Comparison::Gt,
-                Comparison::Le => Comparison::Ge,
-                Comparison::Gt => Comparison::Lt,
-                Comparison::Ge => Comparison::Le,
-                Comparison::Eq => Comparison::Eq,
-            };
-            (recording, Op::Compare(mirrored, b, a.operand()))
-        }
+        (Expr::Constant(_), Expr::Op(..)) => return compare(mirrored, b, a),
     };
     ExprMask::Op(recording, recording.index(op))
 }

@@ -152,8 +152,12 @@ pub(crate) fn ln_1p<S: Scalar>(y: S) -> S {
 /// `log(1 + e^-|x|)` and the sigmoid `1 / (1 + e^-x)`, both exact in both tails.
 #[inline(always)]
 pub(crate) fn logistic<S: Scalar>(x: S) -> (S, S) {
+    // The logarithm last, so that a recording holds few temporaries at once.
     let e = (-x.abs()).exp();
-    (ln_1p(e), S::select(x.lt(zero()), e, one()) / (e + one()))
+    let sum = e + one();
+    let lost = e - (sum - one());
+    let sigmoid = S::select(x.lt(zero()), e, one()) / sum;
+    (sum.ln() + lost, sigmoid)
 }
 
 mod single {

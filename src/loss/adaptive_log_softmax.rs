@@ -3,27 +3,29 @@ use super::{CrossEntropyLoss, Reduction, log_softmax};
 use crate::kernel::ops;
 use candle_core::{D, DType, Result, Tensor, bail};
 
-/// An approximate softmax over very many classes that are not equally frequent, and its negative log-likelihood:
+/// Approximate softmax over very many classes of unequal frequency, and its negative log-likelihood:
 ///
 /// ```text
-/// log p(c) = h_c                         for the frequent classes c, c < cutoffs[0]
-/// log p(c) = h_i + log softmax(O_i·P_i·x)_c    for the classes of cluster i
-/// l = -mean log p(y)                     h = log softmax(H·x + b), over the frequent classes and the clusters
+/// h = log softmax(H·x + b)                     over the frequent classes and the clusters
+/// log p(c) = h_c                               for a frequent class c, c < cutoffs[0]
+///            h_i + log softmax(O_i·P_i·x)_c    for a class c of cluster i
+/// l = -mean log p(y)
 /// ```
 ///
-/// The head decides between the frequent classes and clusters of rarer ones; a cluster is only looked into by the samples
-/// whose class is in it, through a projection to fewer dimensions. So classes must be numbered by their frequency, the most
-/// frequent 0: words of a vocabulary, articles of a shop. With some thousand classes
-/// [`CrossEntropyLoss`](super::CrossEntropyLoss), or [`LinearCrossEntropyLoss`](super::LinearCrossEntropyLoss), is exact and
-/// fast enough.
+/// Use it for a very large vocabulary or catalog. The head `H` scores the frequent classes, and one cluster for each
+/// group of rare classes. A cluster has a projection `P_i` to fewer dimensions and the weights `O_i` of its classes. Only
+/// samples whose class is in a cluster compute its scores. Classes must be numbered by frequency, with the most frequent
+/// class as 0. For a few thousand classes, use [`CrossEntropyLoss`](super::CrossEntropyLoss) or
+/// [`LinearCrossEntropyLoss`](super::LinearCrossEntropyLoss), which are exact and fast enough.
 ///
-/// The weights are the caller's, in PyTorch's shapes; PyTorch makes the width of projection `i` `D / 4^(i + 1)`.
+/// The caller creates the weights, in PyTorch's shapes. In PyTorch the width of projection `i` is `D / 4^(i + 1)`.
 ///
 /// Source: Grave et al., [Efficient softmax approximation for GPUs](https://arxiv.org/abs/1609.04309), 2017;
 /// [`torch.nn.AdaptiveLogSoftmaxWithLoss`](https://pytorch.org/docs/stable/generated/torch.nn.AdaptiveLogSoftmaxWithLoss.html).
 ///
-/// Example: [`examples/adaptive_log_softmax.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/adaptive_log_softmax.rs),
-/// run by `cargo run --example adaptive_log_softmax`.
+/// Example: [`examples/adaptive_log_softmax.rs`][example], run by `cargo run --example adaptive_log_softmax`.
+///
+/// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/adaptive_log_softmax.rs
 ///
 /// # Example
 /// ```
@@ -32,13 +34,13 @@ use candle_core::{D, DType, Result, Tensor, bail};
 ///
 /// let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F64, &Device::Cpu);
 /// let loss = AdaptiveLogSoftmaxWithLoss {
-///     cutoffs: vec![2], // classes 0 and 1 are frequent, 2 to 4 the rest
+///     cutoffs: vec![2], // classes 0 and 1 are frequent, and classes 2 to 4 are a cluster
 ///     head: zeros((3, 4))?,
 ///     head_bias: None,
 ///     tails: vec![(zeros((1, 4))?, zeros((3, 1))?)],
 /// };
 /// let (output, loss) = loss.forward(&zeros((2, 4))?, &Tensor::new(&[0u32, 4], &Device::Cpu)?)?;
-/// let output = output.to_vec1::<f64>()?; // a third for the frequent class, a third of a third for the other
+/// let output = output.to_vec1::<f64>()?; // probabilities: 1/3 for class 0, and 1/3 · 1/3 for class 4
 /// assert!((output[0] + 3f64.ln()).abs() < 1e-12 && (output[1] + 9f64.ln()).abs() < 1e-12);
 /// assert!((loss.to_scalar::<f64>()? - 27f64.ln() / 2.0).abs() < 1e-12);
 /// # Ok::<(), candle_core::Error>(())
@@ -47,31 +49,34 @@ use candle_core::{D, DType, Result, Tensor, bail};
 #[cfg_attr(doc, doc = include_str!("../../assets/adaptive_log_softmax.svg"))]
 #[derive(Debug, Clone)]
 pub struct AdaptiveLogSoftmaxWithLoss {
-    /// Where each cluster begins, rising, from 1: the first ends the frequent classes. The last cluster ends with its own
-    /// weights.
+    /// First class of each cluster: one or more, 1 or above, ascending. The classes below `cutoffs[0]` are the frequent
+    /// classes. The number of classes in the last cluster follows from its weights in `tails`.
     pub cutoffs: Vec<usize>,
-    /// The weight of the head, `(cutoffs[0] + clusters, D)`.
+    /// Weight of the head, `(cutoffs[0] + clusters, D)`.
     pub head: Tensor,
-    /// The bias of the head, `(cutoffs[0] + clusters)`. PyTorch has none by default.
+    /// Bias of the head, `(cutoffs[0] + clusters)`. PyTorch's default is no bias.
     pub head_bias: Option<Tensor>,
-    /// For each cluster its projection, `(width, D)`, and its classes, `(classes, width)`.
+    /// Weights of each cluster: the projection, `(width, D)`, and the classes, `(classes, width)`.
     pub tails: Vec<(Tensor, Tensor)>,
 }
 
 const LOSS: &str = "AdaptiveLogSoftmaxWithLoss";
 
 impl AdaptiveLogSoftmaxWithLoss {
-    /// The log-probability of each sample's class, and the mean of their negatives.
+    /// Returns the log-probability of the class of each sample, and the loss: the negative mean of these
+    /// log-probabilities.
     ///
-    /// Shapes: `input` is `(N, D)` and `target` `(N)`, or `(D)` and a scalar; the first result has target's shape, the second
-    /// is a scalar. Dtypes: `input` and all weights are `f16`, `bf16`, `f32` or `f64`, the same; classes are of any integer
-    /// dtype. The results have input's dtype.
+    /// - Shapes: `input` is `(N, D)` and `target` `(N)`. Without a batch, `input` is `(D)` and `target` a scalar.
+    /// - Dtypes: `input` and all weights have the same dtype: `f16`, `bf16`, `f32` or `f64`. `target` is of any integer
+    ///   dtype: `u8`, `u32`, `i16`, `i32` or `i64`.
+    /// - Result: both tensors have the input's dtype. The first has the shape of `target`, and the second is a scalar:
+    ///   NaN if there are no samples, as in PyTorch.
     ///
-    /// The classes are read by the host, on a GPU too, as they are in PyTorch.
+    /// The host reads the classes, also from a GPU, as in PyTorch.
     ///
     /// # Errors
-    /// If a class is out of range, if `cutoffs` don't rise from 1, or if the shapes of the weights, of `input` or of `target`
-    /// don't fit.
+    /// If a class is out of range, if `cutoffs` is empty, not ascending or below 1, if the shapes, dtypes or devices of
+    /// the weights, `input` and `target` do not fit together, or if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<(Tensor, Tensor)> {
         let classes = self.check(input)?;
         same_device(LOSS, ("target", target), ("input", input))?;
@@ -86,7 +91,7 @@ impl AdaptiveLogSoftmaxWithLoss {
         let x = rows(&float(LOSS, "input", input)?)?;
         let head = self.head_scores(&x)?;
 
-        // In the head each sample has its class, or the cluster that this is in.
+        // In the head, a sample's target is its class or the cluster of its class.
         let first = self.cutoffs[0];
         let cluster = |class: usize| self.cutoffs.iter().rposition(|&cutoff| class >= cutoff);
         let places = target.iter().map(|&class| class as usize);
@@ -101,17 +106,17 @@ impl AdaptiveLogSoftmaxWithLoss {
             }
             let samples = Tensor::from_vec(samples, own.len(), x.device())?;
             let log_p = log_p_at(&tail_scores(tail, &x.contiguous()?.index_select(&samples, 0)?)?, own)?;
-            // In two dimensions, as a single one takes a single thread of a GPU.
+            // In two dimensions, because `index_add` in one dimension uses one thread of a GPU.
             output = output.unsqueeze(1)?.index_add(&samples, &log_p.unsqueeze(1)?, 0)?.squeeze(1)?;
         }
         let loss = ops::sum_all(&output)?.affine(-1.0 / target.len() as f64, 0.0)?;
         Ok((ops::like(&output.reshape(batch)?, input)?, ops::like(&loss, input)?))
     }
 
-    /// The log-probabilities of all classes, `(N, classes)` for `input` `(N, D)`.
+    /// Returns the log-probabilities of all classes: `(N, classes)` for an input `(N, D)`, and `(classes)` for `(D)`.
     ///
     /// # Errors
-    /// If the shapes don't fit.
+    /// If the weights and `input` do not fit together, as in [`forward`](Self::forward).
     pub fn log_prob(&self, input: &Tensor) -> Result<Tensor> {
         self.check(input)?;
         let x = rows(&float(LOSS, "input", input)?)?;
@@ -124,11 +129,12 @@ impl AdaptiveLogSoftmaxWithLoss {
         if input.rank() == 1 { log_p.squeeze(0) } else { Ok(log_p) }
     }
 
-    /// The most probable class of each sample, `u32` of shape `(N)` for `input` `(N, D)`. Only those samples look into the
-    /// clusters whose head says that it is one.
+    /// Returns the most probable class of each sample as `u32`: `(N)` for an input `(N, D)`, and a scalar for `(D)`.
+    ///
+    /// Only samples for which the head prefers a cluster compute the scores of the clusters.
     ///
     /// # Errors
-    /// If the shapes don't fit.
+    /// If the weights and `input` do not fit together, as in [`forward`](Self::forward).
     pub fn predict(&self, input: &Tensor) -> Result<Tensor> {
         self.check(input)?;
         let x = rows(&float(LOSS, "input", input)?)?;
@@ -157,7 +163,7 @@ impl AdaptiveLogSoftmaxWithLoss {
         }
     }
 
-    /// Checks that the weights fit each other and `input`, and returns the number of classes.
+    /// Checks that the weights and `input` fit together, and returns the number of classes.
     fn check(&self, input: &Tensor) -> Result<usize> {
         let Self { cutoffs, head, head_bias, tails } = self;
         let d = match input.dims() {
@@ -195,12 +201,12 @@ impl AdaptiveLogSoftmaxWithLoss {
     }
 }
 
-/// (N, D) of (N, D) or (D).
+/// Adds a batch dimension to (D), and returns (N, D) unchanged.
 fn rows(x: &Tensor) -> Result<Tensor> {
     if x.rank() == 1 { x.unsqueeze(0) } else { Ok(x.clone()) }
 }
 
-/// The log-probability at one place of each row of scores.
+/// Returns the log-probability at one index of each row of scores.
 fn log_p_at(scores: &Tensor, places: Vec<u32>) -> Result<Tensor> {
     let places = Tensor::from_vec(places, scores.dim(0)?, scores.device())?;
     CrossEntropyLoss { reduction: Reduction::None, ..Default::default() }.forward(scores, &places)?.neg()
@@ -211,7 +217,7 @@ fn tail_log_p(tail: &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
 }
 
 fn tail_scores((projection, classes): &(Tensor, Tensor), x: &Tensor) -> Result<Tensor> {
-    // PyTorch makes a projection of width 0 where the input has few dimensions: every class is as likely then.
+    // In PyTorch an input with few dimensions gets a projection of width 0: all classes are equally probable.
     if projection.dim(0)? == 0 {
         return Tensor::zeros((x.dim(0)?, classes.dim(0)?), x.dtype(), x.device());
     }
@@ -224,7 +230,7 @@ mod tests {
     use super::*;
     use crate::loss::testing::*;
 
-    /// Two frequent classes, a cluster of two and one of three; the weights are what comes.
+    /// Two frequent classes, a cluster of two classes and a cluster of three, with arbitrary weights.
     fn loss() -> AdaptiveLogSoftmaxWithLoss {
         let some = |rows: usize, columns: usize, by: usize| {
             let values = (0..rows * columns).map(|i| ((i * 37 + by) % 17) as f64 / 8.0 - 1.0).collect::<Vec<_>>();
@@ -239,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_add_up_and_the_loss_is_of_them() -> Result<()> {
+    fn loss_matches_probabilities_that_sum_to_1() -> Result<()> {
         let x = vector(&[0.5, -1.0, 2.0, 0.0, 1.0, 1.0, -1.0, 0.5, 3.0, 0.0, -2.0, 1.0]).reshape((3, 4))?;
         let log_p = loss().log_prob(&x)?;
         assert_values(log_p.exp()?.sum(1), &[1.0; 3])?;
@@ -257,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_fit() -> Result<()> {
+    fn rejects_invalid_arguments() -> Result<()> {
         let (x, y) = (vector(&[0.0; 8]).reshape((2, 4))?, Tensor::new(&[0u32, 1], &device())?);
         let refused =
             |loss: AdaptiveLogSoftmaxWithLoss, parts: &[&str]| refuses(loss.forward(&x, &y).map(|(_, loss)| loss), parts);

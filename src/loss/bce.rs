@@ -11,9 +11,10 @@ use candle_core::{Result, Tensor};
 /// l = -w · (y · log x + (1 - y) · log(1 - x))
 /// ```
 ///
-/// For a model whose last layer is a sigmoid. Logarithms are clamped at -100, so a certain mistake costs 100 and not
-/// infinity. While training, prefer [`BceWithLogitsLoss`](super::BceWithLogitsLoss): once a sigmoid has rounded to 0
-/// or 1, what it rounded away is lost to this loss.
+/// Use it for yes-or-no labels if the model outputs probabilities. For training prefer
+/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), which takes the logits: a sigmoid rounds to exactly 0 or 1 for
+/// large logits, and this loss then can't tell how large they are. Logarithms are clamped at -100, so the loss of a
+/// completely wrong prediction is 100, not infinity.
 ///
 /// Source: [`torch.nn.BCELoss`](https://pytorch.org/docs/stable/generated/torch.nn.BCELoss.html).
 ///
@@ -28,7 +29,7 @@ use candle_core::{Result, Tensor};
 /// let input = Tensor::new(&[0.5, 0.25], &Device::Cpu)?;
 /// let target = Tensor::new(&[1.0, 0.0], &Device::Cpu)?;
 /// let value = BceLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
-/// let expected = -(0.5f64.ln() + 0.75f64.ln()) / 2.0; // of the second, 1 - 0.25 counts: its target is 0
+/// let expected = -(0.5f64.ln() + 0.75f64.ln()) / 2.0; // log x for target 1, log(1 - x) for target 0
 /// assert!((value - expected).abs() < 1e-9);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
@@ -36,25 +37,27 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/bce.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct BceLoss {
-    /// `w`, of any float dtype, broadcast to the input's shape; no gradient flows to it. Default: none, all count 1.
+    /// Weight `w` of each element, of any float dtype. It is broadcast to the shape of the input and gets no gradient.
+    /// Default: `None`, a weight of 1.
     pub weight: Option<Tensor>,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "BceLoss";
 
 impl BceLoss {
-    /// The loss of the probabilities `input` against `target`, both in [0, 1].
+    /// Returns the loss of the probabilities `input` against `target`. Both are in [0, 1].
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. As in PyTorch, the derivative is
-    /// `(x - y) / max(x · (1 - x), 1e-12)`: large but finite at 0 and 1.
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of the same dtype or of any integer dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient: `w · (x - y) / max(x · (1 - x), 1e-12)`, as in PyTorch. It is large but finite at 0 and 1.
     ///
     /// # Errors
-    /// If an element of `input` or `target` is outside [0, 1] or NaN (seen on the CPU only), if shape, dtype or device
-    /// of the two differ, if the dtype is not a float, or if `weight` does not broadcast to `input`, is not of a float
-    /// dtype or is on another device.
+    /// If an element of `input` or `target` is outside [0, 1] or NaN (checked on the CPU only), if the shapes, dtypes
+    /// or devices do not fit together, if `input` is not of a float dtype, or if `weight` does not broadcast to
+    /// `input`, is not of a float dtype, or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
         let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
@@ -75,7 +78,7 @@ impl Elementwise<2> for BinaryCrossEntropy {
         let (one, bound) = (one::<S>(), S::constant(-100.0));
         let (log_x, log_not_x) = (x.ln(), ln_1p(-x));
         let loss = (y - one) * clamp_min(log_not_x, bound) - y * clamp_min(log_x, bound);
-        // As in PyTorch, the bounds have no part in the gradients.
+        // As in PyTorch, the gradient ignores the bound.
         let grad = (x - y) / clamp_min((one - x) * x, S::constant(TINY));
         (loss, [grad, log_not_x - log_x])
     }
@@ -87,7 +90,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn a_certain_mistake_costs_100() -> Result<()> {
+    fn loss_of_a_completely_wrong_prediction_is_100() -> Result<()> {
         let loss = BceLoss { reduction: Reduction::None, ..Default::default() };
         assert_values(
             loss.forward(&vector(&[0.5, 0.0, 1.0, 1.0]), &vector(&[1.0, 1.0, 0.0, 1.0])),
@@ -96,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_probability() {
+    fn rejects_values_outside_0_to_1() {
         let (half, loss) = (vector(&[0.5, 0.5]), BceLoss::default());
         for bad in [-0.1, 1.1, f64::NAN] {
             let bad = vector(&[0.5, bad]);
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("BceLoss", |x, y| BceLoss::default().forward(x, y));
         let loss = BceLoss { weight: Some(vector(&[1.0, 2.0, 3.0])), ..Default::default() };
         let half = vector(&[0.5, 0.5]);

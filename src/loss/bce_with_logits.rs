@@ -5,17 +5,17 @@ use crate::kernel::ops;
 use crate::kernel::scalar::{Scalar, logistic, one, relu, zero};
 use candle_core::{Result, Tensor};
 
-/// Binary cross-entropy of a logit `x`, the value before the sigmoid `σ`, against a target `y`:
+/// Binary cross-entropy of a logit `x` against a target `y`, with the sigmoid `σ` included:
 ///
 /// ```text
 /// l = -w · (p · y · log σ(x) + (1 - y) · log(1 - σ(x)))
 /// ```
 ///
-/// For a model whose last layer is linear. Computed from `log σ` directly, so it is exact and finite for any finite
-/// logit. The target may be soft, and there may be several per sample: then it is multi-label classification.
-/// `pos_weight` (`p`) above 1 makes positives count more, for classes that are rare. Where exactly one of several
-/// classes holds, take [`CrossEntropyLoss`](super::CrossEntropyLoss); where only probabilities are to be had,
-/// [`BceLoss`](super::BceLoss).
+/// Use it for yes-or-no labels, with a linear last layer. A sample may have several labels (multi-label
+/// classification), and a target may be any probability. `pos_weight` (`p`) above 1 gives positive labels more weight,
+/// for labels that are rare. The loss is accurate and finite for every finite logit, because it computes `log σ`
+/// without computing `σ` first. If each sample has exactly one of several classes, use
+/// [`CrossEntropyLoss`](super::CrossEntropyLoss). If only probabilities are available, use [`BceLoss`](super::BceLoss).
 ///
 /// Source: [`torch.nn.BCEWithLogitsLoss`](https://pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html).
 ///
@@ -40,25 +40,28 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/bce_with_logits.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct BceWithLogitsLoss {
-    /// `w`, of any float dtype, broadcast to the input's shape; no gradient flows to it. Default: none, all count 1.
+    /// Weight `w` of each element, of any float dtype. It is broadcast to the shape of the input and gets no gradient.
+    /// Default: `None`, a weight of 1.
     pub weight: Option<Tensor>,
-    /// `p`, of any float dtype, broadcast to the input's shape; no gradient flows to it. Default: none, all count 1.
+    /// Weight `p` of the positive labels, of any float dtype. It is broadcast to the shape of the input and gets no
+    /// gradient. Default: `None`, a weight of 1.
     pub pos_weight: Option<Tensor>,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "BceWithLogitsLoss";
 
 impl BceWithLogitsLoss {
-    /// The loss of the logits `input` against `target`, 0 or 1 or between them, which is not checked.
+    /// Returns the loss of the logits `input` against `target`. Targets should be in [0, 1]; this is not checked.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of the same dtype or of any integer dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape of the arguments.
     ///
     /// # Errors
-    /// If shape, dtype or device of the two differ, if the dtype is not a float, or if a weight does not broadcast to
-    /// `input`, is not of a float dtype or is on another device.
+    /// If the shapes, dtypes or devices do not fit together, if `input` is not of a float dtype, or if a weight does
+    /// not broadcast to `input`, is not of a float dtype, or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let [x, y] = matching_integers(LOSS, [("input", input), ("target", target)])?;
         let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
@@ -66,24 +69,24 @@ impl BceWithLogitsLoss {
             return self.reduction.elements(&[x, y], weight.as_ref(), LogisticLoss);
         };
 
-        // In the precision of the weight, which half precision might not hold.
+        // In the precision of the weight, whose values may not be representable in half precision.
         let [x, y] = ops::to_compute([&x, &y])?;
         let args = [x, y, pos_weight.broadcast_as(input.shape())?];
         ops::like(&self.reduction.elements(&args, weight.as_ref(), LogisticLoss)?, input)
     }
 }
 
-/// `-(1 - y)·log(1 - σ(x)) - y·log σ(x)`, also with a weight of the second term.
+/// `-(1 - y)·log(1 - σ(x)) - y·log σ(x)`. With three arguments, the third is a weight of the second term.
 #[derive(Clone, Copy)]
 pub(super) struct LogisticLoss;
 
 impl Elementwise<2> for LogisticLoss {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
+        // One of the terms is the tail alone. The other is |x| plus the tail.
+        let linear = times_unless_0(x.abs(), S::select(x.lt(zero()), y, one::<S>() - y));
         let (tail, sigmoid) = logistic(x);
-        // One of the terms is the tail alone, the other has |x| as well.
-        let share = S::select(x.lt(zero()), y, one::<S>() - y);
-        let loss = times_unless_0(x.abs(), share) + tail;
+        let loss = linear + tail;
         let (negative, positive) = terms(x, y, y, tail);
         (loss, [sigmoid - y, positive - negative])
     }
@@ -101,7 +104,8 @@ impl Elementwise<3> for LogisticLoss {
     }
 }
 
-/// `-log(1 - σ(x))` and `-log σ(x)`, but 0 where the factor is 0: an infinite logit that agrees with its target.
+/// `-log(1 - σ(x))` and `-log σ(x)`. A term is 0 if it is infinite and its factor is 0: the logit is infinite and
+/// agrees with its target.
 #[inline(always)]
 fn terms<S: Scalar>(x: S, y: S, of_positive: S, tail: S) -> (S, S) {
     let (negative, positive) = (relu(x) + tail, relu(-x) + tail);
@@ -114,7 +118,7 @@ fn unless_0<S: Scalar>(term: S, factor: S) -> S {
     S::select(factor.eq(zero()), finite, term)
 }
 
-/// `a·b`, but 0 where `b` is 0, even if `a` is infinite.
+/// `a·b`, or 0 if `b` is 0, even if `a` is infinite.
 #[inline(always)]
 fn times_unless_0<S: Scalar>(a: S, b: S) -> S {
     S::select(b.eq(zero()), zero(), a * b)
@@ -126,7 +130,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn finite_where_the_sigmoid_has_rounded_to_0_or_1() -> Result<()> {
+    fn finite_for_large_logits() -> Result<()> {
         let loss = BceWithLogitsLoss { reduction: Reduction::None, ..Default::default() };
         assert_values(
             loss.forward(&vector(&[0.0, 1e4, -1e4, 1e4]), &vector(&[1.0, 0.0, 1.0, 1.0])),
@@ -135,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn pos_weight_counts_positives_more() -> Result<()> {
+    fn pos_weight_scales_positive_labels() -> Result<()> {
         let loss = BceWithLogitsLoss { pos_weight: Some(vector(&[3.0])), reduction: Reduction::None, weight: None };
         let ln2 = 2f64.ln();
         assert_values(loss.forward(&vector(&[0.0, 0.0]), &vector(&[1.0, 0.0])), &[3.0 * ln2, ln2])
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("BceWithLogitsLoss", |x, y| BceWithLogitsLoss::default().forward(x, y));
         let (x, three) = (vector(&[0.5, 0.5]), Some(vector(&[1.0, 2.0, 3.0])));
         let loss = BceWithLogitsLoss { weight: three.clone(), ..Default::default() };

@@ -199,6 +199,11 @@ impl GatherTargets {
         if self.count == 0 {
             return Ok(x.clone());
         }
+        if x.track_op() || values.track_op() {
+            // Candle's `scatter_add` can't be differentiated with an index of another shape.
+            let values = self.is_class()?.where_cond(&values.broadcast_as(x.shape())?, &ops::constant(0.0, x)?)?;
+            return x + values;
+        }
         x.contiguous()?.scatter_add(&self.index, &values.contiguous()?, self.dim)
     }
 

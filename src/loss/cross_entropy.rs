@@ -11,17 +11,17 @@ use crate::kernel::switches::has_kernels_for;
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Cross-entropy of logits `x` against a class `y`, or against a distribution over the classes:
+/// Cross-entropy of logits `x` against a class `y` or against a probability `y_c` for each class:
 ///
 /// ```text
 /// l = -w_y · log softmax(x)_y           for a class
 ///     -Σ_c w_c · y_c · log softmax(x)_c for probabilities
 /// ```
 ///
-/// The usual loss of a classifier that chooses one class. The last layer is linear, since the softmax is in the loss,
-/// where it can't overflow. `label_smoothing` `s` takes the share `s` from the target and spreads it evenly over the
-/// `C` classes (`y_c·(1 - s) + s/C`), against overconfidence. Where several labels can hold at once, see
-/// [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss).
+/// Use it for a classifier that predicts one of several classes, with a linear last layer: the loss includes the
+/// softmax and computes it without overflow. `label_smoothing` (`s`) reduces overconfidence: it moves the fraction `s`
+/// of the target to all `C` classes evenly, `y_c·(1 - s) + s/C`. If a sample can have several labels at once, use
+/// [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss) or [`BceWithLogitsLoss`](super::BceWithLogitsLoss).
 ///
 /// Source: [`torch.nn.CrossEntropyLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html);
 /// label smoothing: Szegedy et al., [Rethinking the Inception Architecture](https://arxiv.org/abs/1512.00567), 2015.
@@ -40,23 +40,24 @@ use candle_core::{DType, Result, Tensor, bail};
 /// let value = loss.forward(&input, &target)?;
 /// assert!((value.to_scalar::<f64>()? - 1.2 * 2f64.ln()).abs() < 1e-9); // 0.8 · log 2 + 2 · 0.1 · log 4
 /// let grads = value.backward()?;
-/// let slope = grads.get(&input).unwrap().to_vec2::<f64>()?[0][0];
-/// assert!((slope - (0.5 - 0.8)).abs() < 1e-9); // the probability less the target
+/// let grad = grads.get(&input).unwrap().to_vec2::<f64>()?[0][0];
+/// assert!((grad - (0.5 - 0.8)).abs() < 1e-9); // the probability minus the target
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/cross_entropy.svg"))]
 #[derive(Debug, Clone)]
 pub struct CrossEntropyLoss {
-    /// `w`, one weight per class, shape `(C)`, any float dtype; no gradient flows to it. Default: none, all count 1.
+    /// Weight `w` of each class, of shape `(C)` and any float dtype. It gets no gradient. Default: `None`, a weight of
+    /// 1.
     pub weight: Option<Tensor>,
-    /// Samples of this class cost nothing and don't count in the mean; need not be a class. Without effect on a target
-    /// of probabilities. Default -100.
+    /// Class of samples to ignore: their loss and gradient are 0, and the mean leaves them out. It does not have to be
+    /// in `0..C`, and has no effect on targets of probabilities. Default: -100.
     pub ignore_index: i64,
-    /// The share of the target to spread over all classes, in [0, 1]. Default 0.
+    /// Fraction of the target that is spread over all classes, in [0, 1]. Default: 0.
     pub label_smoothing: f64,
-    /// How the sample losses are reduced. Default: the mean, which divides by the sum of the samples' class weights for
-    /// a target of classes, and by the number of samples for one of probabilities.
+    /// Reduction of the sample losses. Default: the mean. For targets of classes it divides by the sum of the samples'
+    /// class weights, and for targets of probabilities by the number of samples.
     pub reduction: Reduction,
 }
 
@@ -69,17 +70,20 @@ impl Default for CrossEntropyLoss {
 const LOSS: &str = "CrossEntropyLoss";
 
 impl CrossEntropyLoss {
-    /// The loss of the logits `input` against `target`: classes, `0..C`, or probabilities.
+    /// Returns the loss of the logits `input` against `target`, which holds classes in `0..C` or probabilities.
     ///
-    /// Shapes: `(C)` with a scalar class, `(N, C, d1, …, dK)` with classes `(N, d1, …, dK)`, or either with
-    /// probabilities of the same shape. Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`; `target` is `u8`, `u32` or
-    /// `i64` if it is classes, and of input's dtype if it is probabilities. The result has input's dtype and is a
-    /// scalar, or with [`Reduction::None`] of input's shape without `C`. The mean over no sample, all being ignored, is
-    /// NaN, as in PyTorch.
+    /// - Shapes: `input` is `(N, C, d1, …, dK)`, or `(C)` without a batch. Classes are `(N, d1, …, dK)`, or a scalar or
+    ///   `(1)` without a batch. Probabilities have the shape of `input`.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. Classes are of any integer dtype: `u8`, `u32`, `i16`, `i32`
+    ///   or `i64`. Probabilities are of the input's dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it is `(N, d1, …, dK)`, or a scalar without a
+    ///   batch. If all samples are ignored, the mean is NaN, as in PyTorch, and its gradient is 0.
+    /// - Gradient: `softmax(x)` minus the target, for a weight of 1. Probabilities get a gradient too.
     ///
     /// # Errors
-    /// If a class is out of range (seen on the CPU only), if `label_smoothing` is outside [0, 1], if shapes, dtypes or
-    /// devices don't fit, or if `weight` has not `C` elements, is not of a float dtype or is on another device.
+    /// If a class is out of range (checked on the CPU only), if `label_smoothing` is outside [0, 1], if the shapes,
+    /// dtypes or devices do not fit together, or if `weight` does not have the shape `(C)`, is not of a float dtype, or
+    /// is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let s = self.label_smoothing;
         check_option(LOSS, "label_smoothing", s, (0.0..=1.0).contains(&s), "in [0, 1]")?;
@@ -103,8 +107,8 @@ impl CrossEntropyLoss {
         ops::like(&loss, input)
     }
 
-    /// The sum of the losses against `target` and its gradient by the logits; or, with `loss_grad`, the gradient of the
-    /// losses each times its own. The logits and the target are not differentiated.
+    /// Returns the sum of the losses against `target`, and the gradient of this sum by the logits. If there is a
+    /// `loss_grad`, each loss is multiplied by its element before the gradient is taken. The result has no graph.
     pub(super) fn sum_and_grad(
         &self,
         logits: &Tensor,
@@ -166,19 +170,19 @@ impl CrossEntropyLoss {
         ops::like(&loss, input)
     }
 
-    /// The weights of the classes in dimension `dim`.
+    /// Returns the class weights for the classes in dimension `dim`.
     fn weight(&self, input: &Tensor, dim: usize) -> Result<Option<Tensor>> {
         self.weight.as_ref().map(|weight| class_weight(LOSS, weight, input, input.dim(dim)?)).transpose()
     }
 }
 
-/// `label_smoothing` and the weights of the classes, for tensor ops.
+/// `label_smoothing` and the class weights, for tensor ops.
 struct Smoothing {
     smoothing: f64,
     classes: usize,
-    /// In a shape that broadcasts to that of the input.
+    /// Class weights, in a shape that broadcasts to the shape of the input.
     weight: Option<Tensor>,
-    /// `weight` is 0.
+    /// Mask of the classes whose weight is 0.
     has_no_weight: Option<Tensor>,
 }
 
@@ -192,7 +196,7 @@ impl Smoothing {
         Ok(Self { smoothing, classes, weight, has_no_weight })
     }
 
-    /// What each class gets of the target, before its weight: `s / C`.
+    /// Returns the fraction of the target that each class gets, without the class weight: `s / C`.
     fn even(&self) -> f64 {
         self.smoothing / self.classes as f64
     }
@@ -205,7 +209,8 @@ impl Smoothing {
     }
 }
 
-/// Logits less their maximum, their exponentials, and the sum of those, for a softmax over `dim`.
+/// Returns the logits minus their maximum, the exponentials of these differences, and the sum of the exponentials, for
+/// a softmax over `dim`.
 fn shifted_exp(x: &Tensor, dim: usize) -> Result<(Tensor, Tensor, Tensor)> {
     let shifted = x.broadcast_sub(&ops::max_keepdim(x, dim)?)?;
     let exp = shifted.exp()?;
@@ -213,7 +218,7 @@ fn shifted_exp(x: &Tensor, dim: usize) -> Result<(Tensor, Tensor, Tensor)> {
     Ok((shifted, exp, sum))
 }
 
-/// The loss of each sample against its class, and their gradients by the logits, from tensor ops.
+/// Returns the loss of each sample against its class, and the gradients by the logits. It uses tensor ops.
 fn class_loss(
     x: &Tensor,
     classes: &GatherTargets,
@@ -225,7 +230,7 @@ fn class_loss(
     let log_sum = sum.log()?;
     let own = ops::times(&classes.row_weight()?, 1.0 - s)?;
     let mut losses = (&own * (&log_sum - classes.gather(&shifted)?)?)?;
-    // The weights of all terms of a sample together.
+    // The sum of the weights of all terms of a sample.
     let mut total = own.clone();
     if s > 0.0 {
         let counted = match &smoothing.has_no_weight {
@@ -257,7 +262,8 @@ fn class_loss(
     Ok((losses, Some(classes.drop_ignored(&grad)?)))
 }
 
-/// The loss of each sample against probabilities, and its gradients by the logits and the probabilities, from tensor ops.
+/// Returns the loss of each sample against probabilities, and the gradients by the logits and by the probabilities. It
+/// uses tensor ops.
 fn probability_loss(
     [x, y]: [&Tensor; 2],
     dim: usize,
@@ -270,7 +276,7 @@ fn probability_loss(
     let y = if s > 0.0 { &y.affine(1.0 - s, smoothing.even())? } else { y };
     let y = &smoothing.weigh(y)?;
     let total = y.sum_keepdim(dim)?;
-    // A probability of 0 costs nothing, even where the logit is -∞.
+    // The term of a probability of 0 is 0, even if the logit is -∞.
     let is_0 = y.eq(0f64)?;
     let products = ops::masked_fill(&(y * &shifted)?, &is_0, 0.0)?;
     let losses = ((&total * &log_sum)? - products.sum_keepdim(dim)?)?.squeeze(dim)?;
@@ -289,8 +295,8 @@ fn probability_loss(
     Ok((losses, [of_x, of_y]))
 }
 
-/// `(1 - s)·w_y·l_y + s/C · Σ_c w_c·l_c` for the class `y`, where `l = -log softmax(x)`. The gradient is the sum of these
-/// weights times `softmax(x)`, less the weight of each class.
+/// `(1 - s)·w_y·l_y + s/C · Σ_c w_c·l_c` for the class `y`, where `l = -log softmax(x)`. The gradient is `softmax(x)`
+/// times the sum of the factors of all `l_c`, minus the factor of `l_c` for each class `c`.
 struct ClassLoss {
     targets: WeightedTargets,
     smoothing: f64,
@@ -418,11 +424,12 @@ impl RowLoss<1> for ClassLoss {
     }
 }
 
-/// `-Σ_c q_c·log softmax(x)_c` for `q_c = ((1 - s)·y_c + s/C)·w_c`. A `q` of 0 costs nothing, even where the logit is -∞.
+/// `-Σ_c q_c·log softmax(x)_c` for `q_c = ((1 - s)·y_c + s/C)·w_c`. The term of a `q_c` of 0 is 0, even if the logit is
+/// -∞.
 struct ProbabilityLoss {
     weight: Option<Vec<f64>>,
     smoothing: f64,
-    /// Whether the gradient by the probabilities is wanted.
+    /// Whether the gradient by the probabilities is computed.
     by_target: bool,
 }
 
@@ -473,7 +480,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn even_logits_cost_the_logarithm_of_the_number_of_classes() -> Result<()> {
+    fn loss_of_equal_logits_is_log_of_class_count() -> Result<()> {
         let (x, y) = (Tensor::new(&[[5.0; 4]; 2], &device())?, Tensor::new(&[0i64, 3], &device())?);
         for label_smoothing in [0.0, 0.3] {
             let loss = CrossEntropyLoss { label_smoothing, ..Default::default() };
@@ -483,13 +490,13 @@ mod tests {
     }
 
     #[test]
-    fn finite_where_the_softmax_has_rounded_to_0() -> Result<()> {
+    fn finite_for_large_logits() -> Result<()> {
         let (x, y) = (Tensor::new(&[[1e4, -1e4]], &device())?, Tensor::new(&[1u8], &device())?);
         assert_values(CrossEntropyLoss::default().forward(&x, &y), &[2e4])
     }
 
     #[test]
-    fn refuses_a_smoothing_outside_0_to_1() -> Result<()> {
+    fn rejects_smoothing_outside_0_to_1() -> Result<()> {
         let (x, y) = (vector(&[1.0, 2.0]), Tensor::new(0u32, &device())?);
         for label_smoothing in [-0.1, 1.1, f64::NAN] {
             let loss = CrossEntropyLoss { label_smoothing, ..Default::default() };
@@ -499,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_classes_weights_and_probabilities_that_do_not_fit() -> Result<()> {
+    fn rejects_invalid_classes_weights_and_probabilities() -> Result<()> {
         let forward = |x: &Tensor, y: &Tensor, weight| CrossEntropyLoss { weight, ..Default::default() }.forward(x, y);
         let scalar = forward(&vector(&[1.0]).get(0)?, &Tensor::new(0u32, &device())?, None);
         refuses(scalar, &["CrossEntropyLoss", "input", "scalar"]);

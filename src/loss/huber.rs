@@ -4,16 +4,17 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, clamp};
 use candle_core::{Result, Tensor};
 
-/// Squared error near the target, absolute error far from it, for an error `d = x - y`:
+/// Squared error for small errors and absolute error for large ones, for an error `d = x - y`:
 ///
 /// ```text
 /// l = d² / 2                   if |d| <= delta
 ///     delta · (|d| - delta/2)  otherwise
 /// ```
 ///
-/// Takes the mean's efficiency for small errors and the median's calm for large ones: no sample pulls harder than
-/// `delta`. Choose `delta` as the error, in the target's unit, beyond which a sample is rather wrong than informative.
-/// Where all errors stay below it, [`MseLoss`](super::MseLoss) is the same and simpler (twice this loss).
+/// Use it for regression with outliers. The gradient of a sample is at most `delta`, so an outlier has limited
+/// influence, and small errors are fitted as precisely as with [`MseLoss`](super::MseLoss). Choose `delta`, in the
+/// unit of the target, as the error above which a sample is probably an outlier. If all errors are below `delta`, use
+/// the simpler [`MseLoss`](super::MseLoss), which is twice this loss.
 ///
 /// Source: Huber, [Robust Estimation of a Location Parameter](https://doi.org/10.1214/aoms/1177703732), 1964;
 /// [`torch.nn.HuberLoss`](https://pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html).
@@ -39,9 +40,9 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/huber.svg"))]
 #[derive(Debug, Clone, Copy)]
 pub struct HuberLoss {
-    /// The error at which the parabola goes over into the line; positive, in the target's unit. Default 1.
+    /// Error at which the loss changes from quadratic to linear, in the unit of the target; positive. Default: 1.
     pub delta: f64,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -54,13 +55,15 @@ impl Default for HuberLoss {
 const LOSS: &str = "HuberLoss";
 
 impl HuberLoss {
-    /// The loss of `input` against `target`.
+    /// Returns the loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: the same for both arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient at `|d| = delta`: continuous, `±delta`.
     ///
     /// # Errors
-    /// If `delta` is not positive, if shape, dtype or device of the two differ, or the dtype is not a float.
+    /// If `delta` is not positive, if the shapes, dtypes or devices differ, or if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "delta", self.delta, self.delta > 0.0, "positive")?;
         let args = matching(LOSS, [("input", input), ("target", target)])?;
@@ -74,7 +77,7 @@ impl Elementwise<2> for HuberLoss {
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let (error, delta) = (x - y, S::constant(self.delta));
         let distance = error.abs();
-        // Both branches at once: c · (|d| - c/2) with c = min(|d|, delta).
+        // One expression for both branches: c · (|d| - c/2) with c = min(|d|, delta).
         let c = S::select(distance.lt(delta), distance, delta);
         let grad = clamp(error, delta);
         (c * (distance - c * S::constant(0.5)), [grad, -grad])
@@ -87,14 +90,14 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn a_parabola_then_a_line() -> Result<()> {
+    fn quadratic_then_linear() -> Result<()> {
         let loss = HuberLoss { delta: 2.0, reduction: Reduction::None };
         let zeros = vector(&[0.0; 4]);
         assert_values(loss.forward(&vector(&[1.0, 2.0, -4.0, 0.0]), &zeros), &[0.5, 2.0, 6.0, 0.0])
     }
 
     #[test]
-    fn refuses_a_delta_that_is_not_positive() {
+    fn rejects_nonpositive_delta() {
         let x = vector(&[1.0]);
         for delta in [0.0, -1.0, f64::NAN] {
             refuses(HuberLoss { delta, ..Default::default() }.forward(&x, &x), &["HuberLoss", "delta"]);
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("HuberLoss", |x, y| HuberLoss::default().forward(x, y));
     }
 }

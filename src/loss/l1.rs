@@ -4,12 +4,15 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, sign};
 use candle_core::{Result, Tensor};
 
-/// Absolute error: `l = |x - y|`, for an input `x` and a target `y`.
+/// Absolute error, for an input `x` and a target `y`:
 ///
-/// For regression with outliers. The gradient has the same size however far off a prediction is, so outliers pull no
-/// harder than any other sample, and the best constant prediction is the median. It does not shrink near the target
-/// either: where the last digits matter, [`SmoothL1Loss`](super::SmoothL1Loss) or [`HuberLoss`](super::HuberLoss)
-/// settle better.
+/// ```text
+/// l = |x - y|
+/// ```
+///
+/// Use it for regression with outliers. The gradient has the same size for every error, so an outlier has no more
+/// influence than any other sample. The best constant prediction is the median. The gradient does not shrink near the
+/// target: for precise predictions use [`SmoothL1Loss`](super::SmoothL1Loss) or [`HuberLoss`](super::HuberLoss).
 ///
 /// Source: [`torch.nn.L1Loss`](https://pytorch.org/docs/stable/generated/torch.nn.L1Loss.html).
 ///
@@ -31,20 +34,22 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/l1.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct L1Loss {
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "L1Loss";
 
 impl L1Loss {
-    /// The loss of `input` against `target`.
+    /// Returns the loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. The derivative at `x = y` is 0.
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: the same for both arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient at `x = y`: 0.
     ///
     /// # Errors
-    /// If shape, dtype or device of the two differ, or the dtype is not a float.
+    /// If the shapes, dtypes or devices differ, or if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let args = matching(LOSS, [("input", input), ("target", target)])?;
 
@@ -67,13 +72,13 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn distance_without_its_sign() -> Result<()> {
+    fn absolute_error() -> Result<()> {
         let loss = L1Loss { reduction: Reduction::None };
         assert_values(loss.forward(&vector(&[1.0, -1.0, 2.0]), &vector(&[0.5, 1.0, 2.0])), &[0.5, 2.0, 0.0])
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("L1Loss", |x, y| L1Loss::default().forward(x, y));
     }
 }

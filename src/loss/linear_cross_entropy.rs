@@ -8,21 +8,24 @@ use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients};
 use crate::kernel::tensor_loss::Scale;
 use candle_core::{Device, Result, Tensor, bail};
 
-/// Cross-entropy on the outputs of a linear layer, which are never all there at once:
+/// Cross-entropy of the outputs of a linear layer, without storing all outputs at once:
 ///
 /// ```text
 /// l = cross_entropy(x·Wᵀ + b, y)
 /// ```
 ///
-/// For a last layer with very many classes, as a language model's: with 2048 tokens and 32,000 words the logits alone
-/// take 262 MB, their gradient as much again, and this takes neither. It works on `chunk` samples at a time, and makes the
-/// gradients along with the value. With few classes a linear layer and [`CrossEntropyLoss`] do the same.
+/// Use it for a last layer with very many classes, such as the last layer of a language model. For 2048 tokens and
+/// 32,000 words the logits take 262 MB, and their gradient takes as much again. This loss stores neither: it computes
+/// the logits of `chunk` samples at a time, and their gradients together with the value. With few classes, use a linear
+/// layer and [`CrossEntropyLoss`].
 ///
-/// Source: [`torch.nn.LinearCrossEntropyLoss`](https://pytorch.org/docs/stable/generated/torch.nn.LinearCrossEntropyLoss.html)
+/// Source:
+/// [`torch.nn.LinearCrossEntropyLoss`](https://pytorch.org/docs/stable/generated/torch.nn.LinearCrossEntropyLoss.html),
 /// without its `out_features`.
 ///
-/// Example: [`examples/linear_cross_entropy.rs`](https://docs.rs/crate/candle-losses/latest/source/examples/linear_cross_entropy.rs),
-/// run by `cargo run --example linear_cross_entropy`.
+/// Example: [`examples/linear_cross_entropy.rs`][example], run by `cargo run --example linear_cross_entropy`.
+///
+/// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/linear_cross_entropy.rs
 ///
 /// # Example
 /// ```
@@ -43,15 +46,18 @@ use candle_core::{Device, Result, Tensor, bail};
 #[cfg_attr(doc, doc = include_str!("../../assets/linear_cross_entropy.svg"))]
 #[derive(Debug, Clone)]
 pub struct LinearCrossEntropyLoss {
-    /// A weight for each class, `(C)`; `None` weighs all as 1. It has no gradient. Default `None`.
+    /// Weight of each class, of shape `(C)` and any float dtype. It gets no gradient. Default: `None`, a weight of 1.
     pub weight: Option<Tensor>,
-    /// A target that costs nothing and does not count in the mean. Default -100.
+    /// Class of samples to ignore: their loss and gradient are 0, and the mean leaves them out. It does not have to be
+    /// in `0..C`, and has no effect on targets of probabilities. Default: -100.
     pub ignore_index: i64,
-    /// The share of the target that is spread evenly over all classes, in [0, 1]. Default 0.
+    /// Fraction of the target that is spread over all classes, in [0, 1]. Default: 0.
     pub label_smoothing: f64,
-    /// How many samples are worked on at a time; `None` takes as many as make some 4 million logits. Default `None`.
+    /// Number of samples whose logits are computed at a time; 1 or more. Default: `None`, which is about 4 million
+    /// logits on the CPU, and about as many logits as `input` has elements on other devices.
     pub chunk: Option<usize>,
-    /// How the samples' losses are reduced. Default: the mean, over the class weights of the targets.
+    /// Reduction of the sample losses. Default: the mean. For targets of classes it divides by the sum of the samples'
+    /// class weights, and for targets of probabilities by the number of samples.
     pub reduction: Reduction,
 }
 
@@ -65,16 +71,22 @@ impl Default for LinearCrossEntropyLoss {
 const LOSS: &str = "LinearCrossEntropyLoss";
 
 impl LinearCrossEntropyLoss {
-    /// The loss of the linear layer's outputs on `input` against `target`.
+    /// Returns the loss of the logits `input · linear_weightᵀ + linear_bias` against `target`, which holds classes in
+    /// `0..C` or probabilities.
     ///
-    /// Shapes: `input` is `(N, D)`, `linear_weight` `(C, D)`, `linear_bias` `(C)`; `target` is `(N)` classes or `(N, C)`
-    /// probabilities. Dtypes: `input`, weight, bias and probabilities are `f16`, `bf16`, `f32` or `f64`, all the same;
-    /// classes are of any integer dtype. The result has input's dtype and is a scalar, or, with [`Reduction::None`], `(N)`.
-    ///
-    /// A gradient by probabilities is not given. With [`Reduction::None`] backward computes the logits once more.
+    /// - Shapes: `input` is `(N, D)`, `linear_weight` is `(C, D)` and `linear_bias` is `(C)`. Classes are `(N)`, and
+    ///   probabilities are `(N, C)`.
+    /// - Dtypes: `input`, `linear_weight`, `linear_bias` and probabilities have the same dtype: `f16`, `bf16`, `f32` or
+    ///   `f64`. Classes are of any integer dtype: `u8`, `u32`, `i16`, `i32` or `i64`.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it is `(N)`. If all samples are ignored, the
+    ///   mean is NaN, as in PyTorch, and its gradient is 0.
+    /// - Gradient: by `input`, `linear_weight` and `linear_bias`. Probabilities get no gradient. With
+    ///   [`Reduction::None`] backward computes the logits again.
     ///
     /// # Errors
-    /// Those of [`CrossEntropyLoss`]; if the shapes don't fit, or `chunk` is 0.
+    /// If a class is out of range (checked on the CPU only), if `label_smoothing` is outside [0, 1], if `chunk` is 0, if
+    /// the shapes, dtypes or devices do not fit together, or if `weight` does not have the shape `(C)`, is not of a
+    /// float dtype, or is on another device.
     pub fn forward(
         &self,
         input: &Tensor,
@@ -108,7 +120,7 @@ impl LinearCrossEntropyLoss {
         let weight = self.weight.as_ref().map(|weight| class_weight(LOSS, weight, input, c)).transpose()?;
         let scale = self.scale(input, target, &weight, [n, c])?;
 
-        // Half precision stays what it is where a GPU multiplies it, and comes to the CPU as `f32`.
+        // A GPU multiplies half precision as it is. The CPU multiplies it as `f32`.
         let convert = |x: &Tensor| if has_kernels(x.device()) || n * c * d == 0 { float(LOSS, "", x) } else { Ok(x.clone()) };
         let (x, w, b) = (convert(input)?, convert(linear_weight)?, linear_bias.map(convert).transpose()?);
         let target = if target.dtype().is_float() { target.detach() } else { target.clone() };
@@ -119,7 +131,7 @@ impl LinearCrossEntropyLoss {
             reduction: Reduction::None,
         };
         if keeps_graph_of_gradients() {
-            // All logits at once, as backward through them is to be differentiable.
+            // All logits at once, because the gradients must be differentiable.
             let logits = ops::matmul(&x, &w.t()?)?;
             let logits = if let Some(b) = &b { logits.broadcast_add(b)? } else { logits };
             return CrossEntropyLoss { reduction: self.reduction, ..criterion }.forward(&logits, &target);
@@ -153,7 +165,8 @@ impl LinearCrossEntropyLoss {
         ops::like(&loss, input)
     }
 
-    /// Checks the target, and returns the factors of the sum of the losses and of its gradients; `None` for no reduction.
+    /// Checks the target. Returns the factors of the sum of the losses and of its gradients, or `None` without a
+    /// reduction.
     fn scale(
         &self,
         input: &Tensor,
@@ -183,7 +196,7 @@ impl LinearCrossEntropyLoss {
         let targets =
             ClassTargets::of_shape(LOSS, input, (&[n, c], 1), target, weight.clone(), Some(self.ignore_index))?;
         match (targets.for_kernel()?, self.reduction) {
-            // A mean over ignored samples alone is NaN, but has no gradient.
+            // If all samples are ignored, the mean is NaN and its gradient is 0.
             (Some(classes), Reduction::Mean) if classes.are_all_ignored() => {
                 Ok(Some([scalar(f64::INFINITY)?[0].clone(), scalar(0.0)?[0].clone()]))
             }
@@ -197,7 +210,7 @@ impl LinearCrossEntropyLoss {
     }
 }
 
-/// Gradients in the dtypes of their arguments.
+/// Converts each gradient to the dtype of its argument.
 fn in_dtypes(mut gradients: [Option<Tensor>; 3], args: [&Tensor; 3]) -> Result<[Option<Tensor>; 3]> {
     for (gradient, arg) in gradients.iter_mut().zip(args) {
         if let Some(gradient) = gradient {
@@ -207,17 +220,17 @@ fn in_dtypes(mut gradients: [Option<Tensor>; 3], args: [&Tensor; 3]) -> Result<[
     Ok(gradients)
 }
 
-/// The number of samples at a time, where the caller does not choose it.
+/// Returns the default number of samples whose logits are computed at a time.
 fn default_chunk([n, d, c]: [usize; 3], device: &Device) -> usize {
     if has_kernels(device) {
-        // Some 4 million logits.
+        // About 4 million logits.
         return (1 << 22) / c.max(1);
     }
     // The logits of a chunk are about as large as the input.
     n.div_ceil(c.div_ceil(d.max(1)).max(1)).next_power_of_two()
 }
 
-/// The linear layer and the target, of which some samples are taken at a time.
+/// The linear layer and the target, computed in chunks of samples.
 struct Layer {
     x: Tensor,
     w: Tensor,
@@ -228,7 +241,7 @@ struct Layer {
 }
 
 impl Layer {
-    /// The losses of the samples, (N).
+    /// Returns the losses of the samples, (N).
     fn losses(&self) -> Result<Tensor> {
         let losses = self.starts().map(|start| {
             let (_, logits, target) = self.chunk(start)?;
@@ -237,8 +250,8 @@ impl Layer {
         joined(losses.collect::<Result<Vec<_>>>()?, &[0], &ops::to_compute([&self.x])?[0])
     }
 
-    /// The sum of the losses, and the gradients by input, weight and bias that are `wanted`: those of the sum, or, with
-    /// `loss_grad`, of the losses each times its own.
+    /// Returns the sum of the losses, and its `wanted` gradients by input, weight and bias. If there is a `loss_grad`,
+    /// each loss is multiplied by its element before the gradients are taken.
     fn gradients(&self, wanted: [bool; 3], loss_grad: Option<&Tensor>) -> Result<(Tensor, [Option<Tensor>; 3])> {
         let (d, c) = (self.x.dim(1)?, self.w.dim(0)?);
         let [of_x, of_w, of_b] = wanted;
@@ -278,17 +291,17 @@ impl Layer {
         Ok((ops::sum_all(&joined(sums, &[0], &ops::to_compute([&self.x])?[0])?)?, [by_x, by_w, by_b]))
     }
 
-    /// Probabilities in the precision that is computed in; classes as they are.
+    /// Converts probabilities to the compute dtype, and returns classes unchanged.
     fn to_compute(&self, target: &Tensor) -> Result<Tensor> {
         if target.dtype().is_float() { float(LOSS, "target", target) } else { Ok(target.clone()) }
     }
 
-    /// The first samples of the chunks.
+    /// Returns the index of the first sample of each chunk.
     fn starts(&self) -> impl Iterator<Item = usize> {
         (0..self.x.dims()[0]).step_by(self.chunk)
     }
 
-    /// Input, logits and target of the chunk from `start` on.
+    /// Returns the input, logits and target of the chunk that begins at `start`.
     fn chunk(&self, start: usize) -> Result<(Tensor, Tensor, Tensor)> {
         let len = self.chunk.min(self.x.dim(0)? - start);
         let x = self.x.narrow(0, start, len)?;
@@ -297,7 +310,7 @@ impl Layer {
     }
 }
 
-/// The parts one after the other; without parts, a tensor of the shape `empty` like `like`.
+/// Concatenates the parts. Without parts, returns a tensor of shape `empty`, with the dtype and device of `like`.
 fn joined(parts: Vec<Tensor>, empty: &[usize], like: &Tensor) -> Result<Tensor> {
     if parts.is_empty() { Tensor::zeros(empty, like.dtype(), like.device()) } else { Tensor::cat(&parts, 0) }
 }
@@ -308,7 +321,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn as_a_linear_layer_under_cross_entropy() -> Result<()> {
+    fn equals_cross_entropy_of_a_linear_layer() -> Result<()> {
         let (x, w) = (
             vector(&[1.0, 2.0, 0.5, -1.0, 0.0, 1.0]).reshape((3, 2))?,
             vector(&[1., 0., 0., 1., 1., 1.]).reshape((3, 2))?,
@@ -323,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_fit() -> Result<()> {
+    fn rejects_invalid_arguments() -> Result<()> {
         let (x, w, y) = (
             vector(&[0.0; 6]).reshape((3, 2))?,
             vector(&[0.0; 8]).reshape((4, 2))?,

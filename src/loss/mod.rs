@@ -1,4 +1,4 @@
-//! Every loss is one struct with public fields, PyTorch's defaults and one `forward`:
+//! PyTorch's loss functions. Each is a struct with public fields, PyTorch's defaults and one `forward`:
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -14,21 +14,69 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! Values, gradients and shapes are PyTorch's, for every option. Inputs may be `f16`, `bf16`, `f32` or `f64`, contiguous or
-//! not; the half precisions are computed in `f32` and the result is rounded once. Class indices and lengths may be of any
-//! integer dtype, and targets of 0 and 1, ±1 or counts as well. A mean or sum in `f32` is right to 2e-6 however many
-//! elements it has.
-//!
-//! Each loss is made of tensor ops, for every device: the CPU, CUDA and Metal. (Metal has no `f64`, and backward in `bf16`
-//! needs an NVIDIA GPU of compute capability 8.0 or later.) On the CPU they are computed in one pass instead, to the same
-//! results, whatever the dtype, the reduction, the weights and the layout; [`LinearCrossEntropyLoss`],
-//! [`AdaptiveLogSoftmaxWithLoss`] and [`TripletMarginWithDistanceLoss`] in a few. The memory of large derivatives, up to 64 MiB, is
-//! kept for the next call.
+//! Values, gradients and shapes are PyTorch's, for every option, except for a few
+//! [differences](#differences-from-pytorch).
 //!
 //! # Start with these three
 //!
-//! [`CrossEntropyLoss`] for one class of several, [`BceWithLogitsLoss`] for yes or no, [`HuberLoss`] for a number. The others
-//! are for what those can't do; each says so.
+//! [`CrossEntropyLoss`] predicts one class of several, [`BceWithLogitsLoss`] yes or no, and [`HuberLoss`] a number. The
+//! page of each other loss says when to use it.
+//!
+//! # Dtypes and precision
+//!
+//! Inputs are `f16`, `bf16`, `f32` or `f64`, contiguous or not. Classes, labels and lengths are of any integer dtype:
+//! `u8`, `u32`, `i16`, `i32` or `i64`. Targets of 0 and 1, of ±1, or of counts are of the input's dtype or of any
+//! integer dtype. The target of [`CosineEmbeddingLoss`] is of any dtype.
+//!
+//! Losses of `f16` and `bf16` inputs are computed in `f32`, and the result is rounded once. Gradients are also rounded
+//! once, after the multiplication by the gradient of the loss. Loss scaling therefore works: a gradient that is too
+//! small for `f16` is not lost. A mean or sum in `f32` has a relative error of at most 2e-6 for any number of elements.
+//!
+//! # Devices
+//!
+//! The losses run on the CPU, on CUDA and on Metal. (Metal has no `f64`, and backward in `bf16` needs an NVIDIA GPU of
+//! compute capability 8.0 or later.) On the CPU a loss and its gradients are computed in one pass over memory.
+//! [`LinearCrossEntropyLoss`], [`AdaptiveLogSoftmaxWithLoss`] and [`TripletMarginWithDistanceLoss`] take a few passes.
+//! On other devices the same formula is computed by tensor ops. The results are equal to rounding.
+//!
+//! # Losses in a graph
+//!
+//! A loss is one node of candle's graph, not one node for each op of its formula. (The formulas of
+//! [`AdaptiveLogSoftmaxWithLoss`] and [`TripletMarginWithDistanceLoss`] take several nodes.) A loss can be anywhere in
+//! a graph: it can be scaled, added to other losses, called twice, and called from several threads. One tensor can be
+//! several of its arguments, and backward can run any number of times.
+//!
+//! Every loss of one input and one target implements [`Criterion`], so that a program can choose the loss at run time.
+//!
+//! # Second derivatives
+//!
+//! Candle detaches gradients by default, so they have no derivatives. Its environment variable
+//! `CANDLE_GRAD_DO_NOT_DETACH=1`, set before the program starts, turns this off. The gradients of a loss are then
+//! differentiable, and the CPU uses tensor ops as other devices do. Two losses are special: [`LinearCrossEntropyLoss`]
+//! computes all logits at once, and backward through a gradient of [`CtcLoss`] returns an error.
+//!
+//! This gradient penalty adds the squared gradient to the loss:
+//!
+//! ```
+//! use candle_core::{Device, Tensor, Var};
+//! use candle_losses::loss::MseLoss;
+//!
+//! let (input, target) = (Var::new(&[3.0], &Device::Cpu)?, Tensor::new(&[1.0], &Device::Cpu)?);
+//! let loss = MseLoss::default().forward(&input, &target)?; // (3 - 1)²
+//! let grads = loss.backward()?;
+//! let penalty = grads.get(&input).unwrap().sqr()?.sum_all()?; // (2 · (3 - 1))²
+//! let total = (loss + penalty)?;
+//! assert_eq!(total.to_scalar::<f64>()?, 4.0 + 16.0);
+//!
+//! let gradient = total.backward()?.get(&input).unwrap().to_vec1::<f64>()?[0];
+//! # let is_on = std::env::var("CANDLE_GRAD_DO_NOT_DETACH").is_ok_and(|value| !value.is_empty() && value != "0");
+//! # if is_on {
+//! assert_eq!(gradient, 4.0 + 16.0); // 2 · (3 - 1) of the loss and 8 · (3 - 1) of the penalty
+//! # } else {
+//! #     assert_eq!(gradient, 4.0);
+//! # }
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 #![doc = ""]
 #![doc = include_str!("identities.md")]
 #![doc = ""]
@@ -93,7 +141,9 @@ pub use triplet_margin_with_distance::{DistanceFunction, TripletMarginWithDistan
 
 use candle_core::{Result, Tensor};
 
-/// A loss of an input and a target, so that a program can hold any of them.
+/// A loss of an input and a target.
+///
+/// With `Box<dyn Criterion>` a program can choose the loss at run time.
 ///
 /// # Example
 /// ```
@@ -110,7 +160,7 @@ pub trait Criterion {
     /// Returns the loss of `input` against `target`.
     ///
     /// # Errors
-    /// Those of the loss itself.
+    /// If `forward` of the loss itself returns an error.
     fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor>;
 }
 

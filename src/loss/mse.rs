@@ -4,11 +4,15 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::Scalar;
 use candle_core::{Result, Tensor};
 
-/// Squared error: `l = (x - y)²`, for an input `x` and a target `y`.
+/// Squared error, for an input `x` and a target `y`:
 ///
-/// For regression: the maximum-likelihood loss under Gaussian noise of constant variance; the best constant prediction
-/// is the mean. The gradient grows with the error, so a few outliers can decide the fit: then rather
-/// [`HuberLoss`](super::HuberLoss) or [`L1Loss`](super::L1Loss).
+/// ```text
+/// l = (x - y)²
+/// ```
+///
+/// Use it for regression. It is the maximum-likelihood loss under Gaussian noise of constant variance, and the best
+/// constant prediction is the mean. The gradient grows with the error, so a few outliers can dominate the fit: with
+/// outliers use [`HuberLoss`](super::HuberLoss) or [`L1Loss`](super::L1Loss).
 ///
 /// Source: [`torch.nn.MSELoss`](https://pytorch.org/docs/stable/generated/torch.nn.MSELoss.html).
 ///
@@ -30,20 +34,21 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/mse.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MseLoss {
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "MseLoss";
 
 impl MseLoss {
-    /// The loss of `input` against `target`.
+    /// Returns the loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: the same for both arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape of the arguments.
     ///
     /// # Errors
-    /// If shape, dtype or device of the two differ, or the dtype is not a float.
+    /// If the shapes, dtypes or devices differ, or if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let args = matching(LOSS, [("input", input), ("target", target)])?;
 
@@ -66,13 +71,13 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn distance_squared() -> Result<()> {
+    fn squared_error() -> Result<()> {
         let loss = MseLoss { reduction: Reduction::None };
         assert_values(loss.forward(&vector(&[1.0, -1.0, 2.0]), &vector(&[0.5, 1.0, 2.0])), &[0.25, 4.0, 0.0])
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("MseLoss", |x, y| MseLoss::default().forward(x, y));
     }
 }

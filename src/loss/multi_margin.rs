@@ -91,9 +91,9 @@ impl MultiMarginLoss {
             let classes = targets.for_gather(x.dtype())?;
             let loss = tensor_loss([&x], Some(dim), factor.into(), move |[x], _| {
                 let (weight, own) = (classes.row_weight()?, classes.gather(x)?);
-                let excess = x.broadcast_sub(&own)?.affine(1.0, margin)?;
+                let mut excess = x.broadcast_add(&own.affine(-1.0, margin)?)?;
                 let is_none = (excess.le(0f64)? + classes.is_class()?)?;
-                let excess = ops::masked_fill(&excess, &is_none, 0.0)?;
+                excess = ops::masked_fill(&excess, &is_none, 0.0)?;
                 let (losses, by_x, power) = if p == 1 {
                     (excess, is_none.where_cond(&ops::constant(0.0, x)?, &ops::constant(1.0, x)?)?, 1.0)
                 } else {

@@ -6,11 +6,15 @@ use crate::kernel::ops;
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{Result, Tensor};
 
-/// Negative log-likelihood: `l = -w_y · x_y`, for log-probabilities `x` and the class `y` of each sample.
+/// Negative log-likelihood of the class `y` of each sample, for log-probabilities `x`:
 ///
-/// For a model whose last layer is a log-softmax, such as [`log_softmax`](super::log_softmax). The logarithms are
-/// natural: a class that was given probability 0.1, 0.5, 0.9 costs 2.303, 0.693, 0.105. From logits,
-/// [`CrossEntropyLoss`](super::CrossEntropyLoss) is the same in one step.
+/// ```text
+/// l = -w_y · x_y
+/// ```
+///
+/// Use it for a classifier whose last layer is a log-softmax, such as [`log_softmax`](super::log_softmax). Logarithms
+/// are natural: for a predicted probability of 0.1, 0.5 or 0.9 the loss is 2.303, 0.693 or 0.105. For logits use
+/// [`CrossEntropyLoss`](super::CrossEntropyLoss), which includes the log-softmax.
 ///
 /// Source: [`torch.nn.NLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html).
 ///
@@ -27,7 +31,7 @@ use candle_core::{Result, Tensor};
 /// let weight = Some(Tensor::new(&[1.0, 3.0, 1.0], &Device::Cpu)?);
 /// let loss = NllLoss { weight, ..Default::default() };
 /// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
-/// let expected = (1.0 * 2f64.ln() + 3.0 * 4f64.ln()) / (1.0 + 3.0); // over the sum of the weights that count
+/// let expected = (1.0 * 2f64.ln() + 3.0 * 4f64.ln()) / (1.0 + 3.0); // divided by the sum of the samples' weights
 /// assert!((value - expected).abs() < 1e-9);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
@@ -35,11 +39,13 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/nll.svg"))]
 #[derive(Debug, Clone)]
 pub struct NllLoss {
-    /// `w`, one weight per class, shape `(C)`, any float dtype; no gradient flows to it. Default: none, all count 1.
+    /// Weight `w` of each class, of shape `(C)` and any float dtype. It gets no gradient. Default: `None`, a weight of
+    /// 1.
     pub weight: Option<Tensor>,
-    /// Samples of this class cost nothing and don't count in the mean; need not be a class. Default -100.
+    /// Class of samples to ignore: their loss and gradient are 0, and the mean leaves them out. It does not have to be
+    /// in `0..C`. Default: -100.
     pub ignore_index: i64,
-    /// How the sample losses are reduced. Default: the mean, which divides by the sum of the samples' weights.
+    /// Reduction of the sample losses. Default: the mean, which divides by the sum of the samples' class weights.
     pub reduction: Reduction,
 }
 
@@ -52,16 +58,19 @@ impl Default for NllLoss {
 const LOSS: &str = "NllLoss";
 
 impl NllLoss {
-    /// The loss of the log-probabilities `input` against the classes `target`, `0..C`.
+    /// Returns the loss of the log-probabilities `input` against the classes `target`, which are in `0..C`.
     ///
-    /// Shapes: `(C)` with a scalar, or `(N, C, d1, …, dK)` with `(N, d1, …, dK)`. Dtypes: `input` is `f16`, `bf16`,
-    /// `f32` or `f64`, `target` is `u8`, `u32` or `i64`. The result has input's dtype and is a scalar, or of target's
-    /// shape with [`Reduction::None`]. The mean over no sample, all being ignored, is NaN, as in PyTorch.
+    /// - Shapes: `input` is `(N, C, d1, …, dK)` and `target` `(N, d1, …, dK)`. Without a batch, `input` is `(C)` and
+    ///   `target` a scalar or `(1)`.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of any integer dtype: `u8`, `u32`, `i16`, `i32`
+    ///   or `i64`.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it is `(N, d1, …, dK)`, or a scalar without a
+    ///   batch. If all samples are ignored, the mean is NaN, as in PyTorch, and its gradient is 0.
     ///
     /// # Errors
-    /// If a class is out of range (seen on the CPU only), if the shapes don't fit, if `input` is not of a float dtype
-    /// or `target` not of one for classes, if the devices differ, or if `weight` has not `C` elements or is not of a
-    /// float dtype.
+    /// If a class is out of range (checked on the CPU only), if the shapes or devices do not fit together, if `input`
+    /// is not of a float dtype, if `target` is not of an integer dtype, or if `weight` does not have the shape `(C)` or
+    /// is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let targets = ClassTargets::new(LOSS, input, target, self.weight.as_ref(), Some(self.ignore_index))?;
 
@@ -90,7 +99,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn natural_logarithms_of_the_class_that_holds() -> Result<()> {
+    fn natural_logarithm_of_the_class_probability() -> Result<()> {
         let log_p = Tensor::new(&[[0.1, 0.9], [0.5, 0.5], [0.1, 0.9]], &device())?.log()?;
         let y = Tensor::new(&[0u32, 0, 1], &device())?;
         let loss = NllLoss { reduction: Reduction::None, ..Default::default() };
@@ -98,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_costs_nothing_and_does_not_count() -> Result<()> {
+    fn mean_leaves_out_ignored_samples() -> Result<()> {
         let log_p = Tensor::new(&[[-1.0, f64::NEG_INFINITY], [-3.0, -4.0]], &device())?;
         let loss = NllLoss { ignore_index: 1, ..Default::default() };
         assert_values(loss.forward(&log_p, &Tensor::new(&[1u8, 0], &device())?), &[3.0])?;
@@ -108,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_classes_and_weights_that_do_not_fit() -> Result<()> {
+    fn rejects_invalid_classes_and_weights() -> Result<()> {
         let scalar = NllLoss::default().forward(&vector(&[1.0]).get(0)?, &Tensor::new(0u32, &device())?);
         refuses(scalar, &["NllLoss", "input", "scalar"]);
         refuses_bad_classes("NllLoss", |x, y, weight| NllLoss { weight, ..Default::default() }.forward(x, y))

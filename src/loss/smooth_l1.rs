@@ -4,17 +4,17 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, clamp, one};
 use candle_core::{Result, Tensor};
 
-/// Absolute error with its corner rounded off, for an error `d = x - y`:
+/// Absolute error, made quadratic for small errors, for an error `d = x - y`:
 ///
 /// ```text
 /// l = d² / (2·beta)    if |d| < beta
 ///     |d| - beta / 2   otherwise
 /// ```
 ///
-/// For regression with outliers where the last digits matter too, such as the corners of boxes. The slope is ±1 away
-/// from the target, as with [`L1Loss`], and falls to 0 within `beta` of it. It is [`HuberLoss`](super::HuberLoss) with
-/// `delta = beta`, divided by `beta`: a larger `beta` makes it flatter where Huber becomes steeper. Take Huber where
-/// small errors should cost the same whatever the bound. `beta = 0` is [`L1Loss`].
+/// Use it for regression with outliers that needs precise predictions too, such as the corners of bounding boxes. The
+/// gradient is ±1 for large errors, as in [`L1Loss`], and shrinks to 0 for errors below `beta`. The loss equals
+/// [`HuberLoss`](super::HuberLoss) with `delta = beta`, divided by `beta`. If the loss of small errors should not
+/// depend on the bound, use Huber. `beta = 0` gives [`L1Loss`].
 ///
 /// Source: Girshick, [Fast R-CNN](https://arxiv.org/abs/1504.08083), 2015 (there with `beta = 1`);
 /// [`torch.nn.SmoothL1Loss`](https://pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html).
@@ -38,9 +38,9 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/smooth_l1.svg"))]
 #[derive(Debug, Clone, Copy)]
 pub struct SmoothL1Loss {
-    /// The error at which the parabola goes over into the line; at least 0, in the target's unit. Default 1.
+    /// Error at which the loss changes from quadratic to linear, in the unit of the target; 0 or more. Default: 1.
     pub beta: f64,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -53,17 +53,19 @@ impl Default for SmoothL1Loss {
 const LOSS: &str = "SmoothL1Loss";
 
 impl SmoothL1Loss {
-    /// The loss of `input` against `target`.
+    /// Returns the loss of `input` against `target`.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: the same for both arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient: continuous at `|d| = beta`. With `beta = 0` it is 0 at `x = y`.
     ///
     /// # Errors
-    /// If `beta` is negative, if shape, dtype or device of the two differ, or the dtype is not a float.
+    /// If `beta` is negative or NaN, if the shapes, dtypes or devices differ, or if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "beta", self.beta, self.beta >= 0.0, "0 or more")?;
         let args = matching(LOSS, [("input", input), ("target", target)])?;
-        // As in PyTorch, also if `beta` is 0 only in single precision.
+        // As in PyTorch, this includes a `beta` that becomes 0 in `f32`.
         if self.beta as f32 == 0.0 {
             return L1Loss { reduction: self.reduction }.forward(input, target);
         }
@@ -77,7 +79,7 @@ impl Elementwise<2> for SmoothL1Loss {
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let (error, beta) = (x - y, S::constant(self.beta));
         let distance = error.abs();
-        // Both branches at once: c / beta · (|d| - c/2) with c = min(|d|, beta).
+        // One expression for both branches: c / beta · (|d| - c/2) with c = min(|d|, beta).
         let c = S::select(distance.lt(beta), distance, beta);
         let grad = clamp(error / beta, one());
         (c / beta * (distance - c * S::constant(0.5)), [grad, -grad])
@@ -90,14 +92,14 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn a_parabola_then_a_line() -> Result<()> {
+    fn quadratic_then_linear() -> Result<()> {
         let loss = SmoothL1Loss { beta: 2.0, reduction: Reduction::None };
         let zeros = vector(&[0.0; 4]);
         assert_values(loss.forward(&vector(&[1.0, 2.0, -4.0, 0.0]), &zeros), &[0.25, 1.0, 3.0, 0.0])
     }
 
     #[test]
-    fn refuses_a_negative_beta() {
+    fn rejects_negative_beta() {
         let x = vector(&[1.0]);
         for beta in [-0.5, f64::NAN] {
             refuses(SmoothL1Loss { beta, ..Default::default() }.forward(&x, &x), &["SmoothL1Loss", "beta"]);
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("SmoothL1Loss", |x, y| SmoothL1Loss::default().forward(x, y));
     }
 }

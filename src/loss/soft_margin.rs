@@ -60,9 +60,9 @@ impl Elementwise<2> for SoftMarginLoss {
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         // log(1 + e^-z) = max(-z, 0) + log(1 + e^-|z|), and its derivative is -σ(-z).
         let z = x * y;
+        let linear = S::select(z.lt(zero()), z.abs(), zero());
         let (tail, sigmoid) = logistic(-z);
-        let loss = S::select(z.lt(zero()), z.abs(), zero()) + tail;
-        (loss, [-(y * sigmoid), -(x * sigmoid)])
+        (linear + tail, [-(y * sigmoid), -(x * sigmoid)])
     }
 }
 
