@@ -119,14 +119,7 @@ fn cases() -> Result<Vec<Case>> {
     add("kl_div", square, 1, 5.0, 12, Box::new(move |x| KlDivLoss::default().forward(&x[0], &t)));
     let t = p.clone();
     add("poisson_nll", square, 1, 4.0, 9, Box::new(move |x| PoissonNllLoss::default().forward(&x[0], &t)));
-    add(
-        "gaussian_nll",
-        square,
-        1,
-        6.0,
-        18,
-        Box::new(move |x| GaussianNllLoss::default().forward(&x[0], &y, &p)),
-    );
+    add("gaussian_nll", square, 1, 6.0, 18, Box::new(move |x| GaussianNllLoss::default().forward(&x[0], &y, &p)));
     let t = classes.clone();
     add("cross_entropy", wide, 1, 4.0, 10, Box::new(move |x| CrossEntropyLoss::default().forward(&x[0], &t)));
     let t = classes.clone();
@@ -163,14 +156,7 @@ fn cases() -> Result<Vec<Case>> {
         16,
         Box::new(move |x| CosineEmbeddingLoss::default().forward(&x[0], &x[1], &pairs)),
     );
-    add(
-        "triplet_margin",
-        deep,
-        3,
-        8.0,
-        20,
-        Box::new(|x| TripletMarginLoss::default().forward(&x[0], &x[1], &x[2])),
-    );
+    add("triplet_margin", deep, 3, 8.0, 20, Box::new(|x| TripletMarginLoss::default().forward(&x[0], &x[1], &x[2])));
     Ok(cases)
 }
 

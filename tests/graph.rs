@@ -115,7 +115,8 @@ fn cases() -> Vec<(&'static str, Vec<Tensor>, Loss)> {
         "LinearCrossEntropyLoss",
         vec![real(1), spread(&[3, 3], -1.0, 1.0, 2), spread(&[3], -1.0, 1.0, 3)],
         Box::new(move |v, reduction| {
-            let loss = LinearCrossEntropyLoss { weight: weight(&v[0]), chunk: Some(3), reduction, ..Default::default() };
+            let loss =
+                LinearCrossEntropyLoss { weight: weight(&v[0]), chunk: Some(3), reduction, ..Default::default() };
             loss.forward(&v[0], &v[1], Some(&v[2]), &classes())
         }),
     );
@@ -236,7 +237,9 @@ fn ctc(x: &Tensor, reduction: Reduction) -> Result<Tensor> {
 #[test]
 fn every_loss_has_a_case() {
     let source = include_str!("../src/loss/mod.rs");
-    let losses = source.lines().filter_map(|line| line.strip_prefix("pub use ")?.split(&[':', ';', ' ', ',', '}'][..]).find(|word| word.ends_with("Loss")));
+    let losses = source.lines().filter_map(|line| {
+        line.strip_prefix("pub use ")?.split(&[':', ';', ' ', ',', '}'][..]).find(|word| word.ends_with("Loss"))
+    });
     let losses = losses.filter(|loss| *loss != "CtcLoss").collect::<Vec<_>>();
     assert_eq!(losses.len(), 22);
     for loss in losses {
@@ -307,7 +310,10 @@ fn half_precision_gradients_are_rounded_once() -> Result<()> {
                 for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
                     let rounded = f64::from(half::f16::from_f64(*expected));
                     let unit = 2f64.powi((rounded.abs().log2().floor() as i32).max(-14) - 10);
-                    assert!((found - rounded).abs() <= 2.0 * unit, "{name} {reduction} {factor}: {found}, not {rounded}");
+                    assert!(
+                        (found - rounded).abs() <= 2.0 * unit,
+                        "{name} {reduction} {factor}: {found}, not {rounded}"
+                    );
                 }
             }
         }
@@ -355,7 +361,11 @@ fn one_tensor_in_several_arguments() -> Result<()> {
         ("bce_with_logits", |a, b| BceWithLogitsLoss::default().forward(a, b)),
         ("kl_div", |a, b| KlDivLoss { log_target: true, ..Default::default() }.forward(a, b)),
         ("cosine", |a, b| {
-            CosineEmbeddingLoss { margin: -0.5, ..Default::default() }.forward(a, b, &Tensor::new(&[1i64, -1, 1, -1], a.device())?)
+            CosineEmbeddingLoss { margin: -0.5, ..Default::default() }.forward(
+                a,
+                b,
+                &Tensor::new(&[1i64, -1, 1, -1], a.device())?,
+            )
         }),
         ("triplet", |a, b| TripletMarginLoss { margin: 3.0, swap: true, ..Default::default() }.forward(a, b, b)),
         ("cross_entropy", |a, b| CrossEntropyLoss::default().forward(a, b)),
@@ -424,8 +434,7 @@ fn child_repeats_backward() -> Result<()> {
     let x = Var::rand(0f32, 1.0, (1000, 1000), &Device::Cpu)?;
     let (y, classes) = (x.zeros_like()?, Tensor::zeros(1000, DType::U32, &Device::Cpu)?);
     let mse = MseLoss { reduction: Reduction::None }.forward(&x, &y)?.sum(1)?;
-    let cross_entropy =
-        CrossEntropyLoss { reduction: Reduction::None, ..Default::default() }.forward(&x, &classes)?;
+    let cross_entropy = CrossEntropyLoss { reduction: Reduction::None, ..Default::default() }.forward(&x, &classes)?;
     let mean = MseLoss::default().forward(&x, &y)?;
     let steps = |steps: std::ops::Range<usize>| {
         steps.into_iter().try_for_each(|i| {
@@ -500,7 +509,8 @@ fn child_sets_what_another_thread_reads() -> Result<()> {
 #[cfg(target_os = "linux")]
 #[test]
 fn candle_num_threads_is_honored() {
-    in_own_process("child_starts_no_thread", &[("CANDLE_NUM_THREADS", "1")]);
+    // Tensor ops are candle's, and so are the threads that they start.
+    in_own_process("child_starts_no_thread", &[("CANDLE_NUM_THREADS", "1"), ("CANDLE_LOSSES_KERNELS", "on")]);
 }
 
 #[cfg(target_os = "linux")]
@@ -567,7 +577,10 @@ fn child_differentiates_twice() -> Result<()> {
                     };
                     let expected = (beside(STEP)? - beside(-STEP)?) / (2.0 * STEP);
                     let tolerance = 1e-6 * expected.abs().max(values(&sum)[0]).max(1.0);
-                    assert!((found - expected).abs() < tolerance, "{name} {reduction} {i}[{j}]: {found}, not {expected}");
+                    assert!(
+                        (found - expected).abs() < tolerance,
+                        "{name} {reduction} {i}[{j}]: {found}, not {expected}"
+                    );
                     curved += usize::from(expected.abs() > 1e-3);
                 }
             }
@@ -587,7 +600,8 @@ fn child_trains_with_a_gradient_penalty() -> Result<()> {
         let logits = x.matmul(&weights[0].t()?)?.tanh()?.matmul(&weights[1].t()?)?;
         let loss = CrossEntropyLoss { label_smoothing: 0.1, ..Default::default() }.forward(&logits, &y)?;
         let grads = loss.backward()?;
-        let norm = (grads.get(&weights[0]).unwrap().sqr()?.sum_all()? + grads.get(&weights[1]).unwrap().sqr()?.sum_all()?)?;
+        let norm =
+            (grads.get(&weights[0]).unwrap().sqr()?.sum_all()? + grads.get(&weights[1]).unwrap().sqr()?.sum_all()?)?;
         Ok((weights, (loss + (norm * 0.1)?)?))
     };
     let weights = [spread(&[5, 3], -1.0, 1.0, 2), spread(&[3, 5], -1.0, 1.0, 3)];

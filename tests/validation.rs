@@ -162,8 +162,10 @@ fn what_the_table_says_is_refused_is_refused_and_named() {
 
 #[test]
 fn the_table_is_complete() {
-    let tested =
-        bad_arguments().iter().map(|(loss, argument, _)| (loss.to_string(), argument.to_string())).collect::<BTreeSet<_>>();
+    let tested = bad_arguments()
+        .iter()
+        .map(|(loss, argument, _)| (loss.to_string(), argument.to_string()))
+        .collect::<BTreeSet<_>>();
     let table = table();
     let listed =
         table.iter().flat_map(|(loss, arguments)| arguments.iter().map(|argument| (loss.clone(), argument.clone())));

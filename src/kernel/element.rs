@@ -167,4 +167,3 @@ macro_rules! with_element {
     };
 }
 pub(crate) use with_element;
-

@@ -25,7 +25,8 @@ impl<'a> Matrix<'a> {
     fn from_storage(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let (rows, columns) = layout.shape().dims2()?;
         let (row_stride, column_stride) = (layout.stride()[0], layout.stride()[1]);
-        let values = &storage.as_slice()?[layout.start_offset()..];
+        // The offset of an empty view may lie past the end.
+        let values = storage.as_slice()?.get(layout.start_offset()..).unwrap_or_default();
         Ok(Self { row_stride, column_stride, ..Self::new(values, rows, columns) })
     }
 
@@ -41,7 +42,8 @@ impl<'a> Matrix<'a> {
 
     /// At most `rows` of its rows, from `start` on.
     fn block(self, start: usize, rows: usize) -> Self {
-        Self { values: &self.values[start * self.row_stride..], rows: rows.min(self.rows - start), ..self }
+        let values = self.values.get(start * self.row_stride..).unwrap_or_default();
+        Self { values, rows: rows.min(self.rows - start), ..self }
     }
 
     /// Whether every element lies within the values.
@@ -126,6 +128,9 @@ const THREADING_THRESHOLD: usize = 1 << 20;
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
+    if m * k * n == 0 {
+        return;
+    }
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
     let places = Places(c.as_mut_ptr());
     // SAFETY: `c` has the asserted size and is borrowed mutably, and each block has places of its own.

@@ -87,7 +87,10 @@ impl<'a, T: Element> Strided<'a, T> {
                 1 => T::to_compute_slice(&values[..run], run_to),
                 0 => run_to.fill(values[0].to_compute()),
                 _ => {
-                    run_to.iter_mut().zip(values.iter().step_by(stride)).for_each(|(to, value)| *to = value.to_compute());
+                    run_to
+                        .iter_mut()
+                        .zip(values.iter().step_by(stride))
+                        .for_each(|(to, value)| *to = value.to_compute());
                 }
             }
             (i, to) = (i + run, rest);
@@ -156,7 +159,10 @@ impl<'a, T: Element> OutputTile<'a, T> {
     pub unsafe fn flush(&mut self, start: usize, len: usize) {
         if !T::IS_COMPUTE {
             // SAFETY: by the caller's promise the places are written.
-            T::from_compute_slice(unsafe { self.buffer[..len].assume_init_ref() }, &mut self.output[start..start + len]);
+            T::from_compute_slice(
+                unsafe { self.buffer[..len].assume_init_ref() },
+                &mut self.output[start..start + len],
+            );
         }
     }
 }

@@ -64,7 +64,8 @@ where
         for ((scaled, gradient), arg) in scaled.iter_mut().zip(grads).zip(args) {
             if let Some(Scaled { tensor, factor }) = gradient {
                 let product = tensor.broadcast_mul(&ops::times(&grad, factor * number)?)?;
-                *scaled = Some(if product.dims() == arg.dims() { product } else { product.broadcast_as(arg.shape())? });
+                *scaled =
+                    Some(if product.dims() == arg.dims() { product } else { product.broadcast_as(arg.shape())? });
             }
         }
         Ok(scaled)

@@ -12,19 +12,20 @@ use candle_core::{D, DType, Result, Tensor, bail};
 /// l = -mean log p(y)
 /// ```
 ///
-/// Use it for a very large vocabulary or catalog. The head `H` scores the frequent classes, and one cluster for each
-/// group of rare classes. A cluster has a projection `P_i` to fewer dimensions and the weights `O_i` of its classes. Only
-/// samples whose class is in a cluster compute its scores. Classes must be numbered by frequency, with the most frequent
-/// class as 0. For a few thousand classes, use [`CrossEntropyLoss`](super::CrossEntropyLoss) or
+/// Use it for a very large vocabulary or catalog. The head `H` scores the frequent classes and the clusters, which are
+/// groups of rare classes. A cluster has a projection `P_i` to fewer dimensions and the weights `O_i` of its classes.
+/// Only samples whose class is in a cluster compute its scores. Classes must be numbered by frequency, and the most
+/// frequent class is 0. For a few thousand classes, use [`CrossEntropyLoss`](super::CrossEntropyLoss) or
 /// [`LinearCrossEntropyLoss`](super::LinearCrossEntropyLoss), which are exact and fast enough.
 ///
 /// The caller creates the weights, in PyTorch's shapes. In PyTorch the width of projection `i` is `D / 4^(i + 1)`.
 ///
 /// Source: Grave et al., [Efficient softmax approximation for GPUs](https://arxiv.org/abs/1609.04309), 2017;
-/// [`torch.nn.AdaptiveLogSoftmaxWithLoss`](https://pytorch.org/docs/stable/generated/torch.nn.AdaptiveLogSoftmaxWithLoss.html).
+/// [`torch.nn.AdaptiveLogSoftmaxWithLoss`][pytorch].
 ///
 /// Example: [`examples/adaptive_log_softmax.rs`][example], run by `cargo run --example adaptive_log_softmax`.
 ///
+/// [pytorch]: https://pytorch.org/docs/stable/generated/torch.nn.AdaptiveLogSoftmaxWithLoss.html
 /// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/adaptive_log_softmax.rs
 ///
 /// # Example
@@ -138,6 +139,9 @@ impl AdaptiveLogSoftmaxWithLoss {
     pub fn predict(&self, input: &Tensor) -> Result<Tensor> {
         self.check(input)?;
         let x = rows(&float(LOSS, "input", input)?)?;
+        if x.dim(0)? == 0 {
+            return Tensor::zeros(0, DType::U32, input.device());
+        }
         let mut classes = self.head_log_p(&x)?.argmax(1)?.to_vec1::<u32>()?;
         let is_cluster = |(_, class): &(usize, &u32)| **class as usize >= self.cutoffs[0];
         let samples = classes.iter().enumerate().filter(is_cluster).map(|(i, _)| i as u32).collect::<Vec<_>>();
@@ -265,8 +269,9 @@ mod tests {
     #[test]
     fn rejects_invalid_arguments() -> Result<()> {
         let (x, y) = (vector(&[0.0; 8]).reshape((2, 4))?, Tensor::new(&[0u32, 1], &device())?);
-        let refused =
-            |loss: AdaptiveLogSoftmaxWithLoss, parts: &[&str]| refuses(loss.forward(&x, &y).map(|(_, loss)| loss), parts);
+        let refused = |loss: AdaptiveLogSoftmaxWithLoss, parts: &[&str]| {
+            refuses(loss.forward(&x, &y).map(|(_, loss)| loss), parts)
+        };
         refused(AdaptiveLogSoftmaxWithLoss { cutoffs: vec![0, 4], ..loss() }, &[LOSS, "cutoffs", "[0, 4]"]);
         refused(AdaptiveLogSoftmaxWithLoss { cutoffs: vec![4, 2], ..loss() }, &[LOSS, "cutoffs", "[4, 2]"]);
         refused(AdaptiveLogSoftmaxWithLoss { cutoffs: vec![2], ..loss() }, &[LOSS, "2 tails", "1 cutoffs"]);
@@ -275,7 +280,10 @@ mod tests {
             AdaptiveLogSoftmaxWithLoss { cutoffs: vec![2, 5], ..loss() },
             &[LOSS, "a tail's classes", "[2, 2]", "[3, 2]"],
         );
-        refused(AdaptiveLogSoftmaxWithLoss { head: loss().head.to_dtype(DType::F32)?, ..loss() }, &[LOSS, "head", "F32"]);
+        refused(
+            AdaptiveLogSoftmaxWithLoss { head: loss().head.to_dtype(DType::F32)?, ..loss() },
+            &[LOSS, "head", "F32"],
+        );
         let forward = |x: &Tensor, y: &Tensor| loss().forward(x, y).map(|(_, loss)| loss);
         refuses(forward(&x, &Tensor::new(&[0u32, 7], &device())?), &[LOSS, "target", "class 7", "7 classes"]);
         refuses(forward(&x, &y.get(0)?), &[LOSS, "target", "[]", "[2]"]);

@@ -1,4 +1,4 @@
-//! Targets of class indices.
+//! Targets of class indices: their checks, and their forms for kernels and for tensor ops.
 
 use super::Reduction;
 use super::validate::{class_indices, float, float_dtype, same_device};
@@ -9,7 +9,7 @@ use crate::kernel::switches::{has_kernels, reads_values};
 use crate::kernel::tensor_loss::Scale;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// The dimension of the classes: of `(C)` the only one, of `(N, C, d1, …, dK)` the second.
+/// Returns the dimension of the classes: 0 for `(C)`, and 1 for `(N, C, d1, …, dK)`.
 pub(super) fn class_dim(loss: &str, input: &Tensor) -> Result<usize> {
     match input.dims() {
         [] => bail!("{loss}: input is a scalar but needs a class dimension, (C) or (N, C, …)"),
@@ -17,7 +17,7 @@ pub(super) fn class_dim(loss: &str, input: &Tensor) -> Result<usize> {
     }
 }
 
-/// A weight for each of the classes, `(C)`, in the precision that is computed in.
+/// Returns the weight of each class, `(C)`, in the compute dtype.
 pub(super) fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, classes: usize) -> Result<Tensor> {
     same_device(loss, ("weight", weight), ("input", input))?;
     if weight.dims() != [classes] {
@@ -29,13 +29,13 @@ pub(super) fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, classes:
 /// The class of each sample, checked against the shape of the input.
 pub(super) struct ClassTargets {
     loss: &'static str,
-    /// The dimension of the input's classes.
+    /// Dimension of the classes in the input.
     pub dim: usize,
-    /// The number of classes.
+    /// Number of classes.
     pub count: usize,
-    /// `i64`, in the shape of the samples.
+    /// Class of each sample, `i64`, in the shape of the samples.
     target: Tensor,
-    /// A weight for each class, in the precision that is computed in.
+    /// Weight of each class, in the compute dtype.
     weight: Option<Tensor>,
     ignore_index: Option<i64>,
     device: Device,
@@ -43,7 +43,7 @@ pub(super) struct ClassTargets {
 }
 
 impl ClassTargets {
-    /// Checks dtype, device and shapes, but not the classes themselves.
+    /// Checks the dtypes, devices and shapes, but not the classes.
     pub fn new(
         loss: &'static str,
         input: &Tensor,
@@ -58,7 +58,8 @@ impl ClassTargets {
         Self::of_shape(loss, input, (input.dims(), dim), target, weight, ignore_index)
     }
 
-    /// The same for an input whose classes do not exist yet: it is to have the shape `dims`, with classes in `dim`.
+    /// Checks a target like [`new`](Self::new), for logits of shape `dims` that are computed from `input` later. The
+    /// classes are in dimension `dim`.
     pub fn of_shape(
         loss: &'static str,
         input: &Tensor,
@@ -71,7 +72,7 @@ impl ClassTargets {
         let count = samples.remove(dim);
         same_device(loss, ("target", target), ("input", input))?;
         let target = &class_indices(loss, "target", target)?;
-        // Without a batch PyTorch takes one class as a scalar or as a vector of one.
+        // As in PyTorch, the class of an input without a batch is a scalar or a vector of one element.
         if target.dims() != samples && !(samples.is_empty() && target.dims() == [1]) {
             let mut hint = String::new();
             if dims.len() > 2 && target.dims() == &dims[..dims.len() - 1] {
@@ -91,7 +92,7 @@ impl ClassTargets {
         Ok(Self { loss, dim, count, target, weight, ignore_index, device: input.device().clone(), has_elements })
     }
 
-    /// The classes and weights, read by the host, if a kernel is to use them.
+    /// Reads the classes and weights on the host, if a kernel computes the loss.
     pub fn for_kernel(&self) -> Result<Option<WeightedTargets>> {
         if !self.has_elements || !has_kernels(&self.device) {
             return Ok(None);
@@ -100,7 +101,7 @@ impl ClassTargets {
         Ok(Some(WeightedTargets { classes: self.read()?, weight }))
     }
 
-    /// The classes, with [`WeightedTargets::IGNORED`] for those that are ignored.
+    /// Reads the classes, with [`WeightedTargets::IGNORED`] for ignored samples.
     fn read(&self) -> Result<Vec<u32>> {
         let class = |&class: &i64| match class {
             class if Some(class) == self.ignore_index => Ok(WeightedTargets::IGNORED),
@@ -112,7 +113,8 @@ impl ClassTargets {
         with_elements(&self.target, |target| target.iter().map(class).collect())?
     }
 
-    /// The factor of the sum of the losses; `None` for no reduction. A mean divides by the samples' weights.
+    /// Returns the factor of the sum of the losses, or `None` without a reduction. The mean divides by the sum of the
+    /// samples' weights.
     pub fn factor(&self, reduction: Reduction, targets: &WeightedTargets) -> Option<f64> {
         match reduction {
             Reduction::Mean => Some(1.0 / targets.total_weight()),
@@ -120,12 +122,12 @@ impl ClassTargets {
         }
     }
 
-    /// The same for tensor ops.
+    /// Returns the scale of the sum of the losses, for tensor ops.
     pub fn scale(&self, reduction: Reduction, targets: &GatherTargets) -> Result<Scale> {
         match reduction {
             Reduction::Mean => {
                 let value = ops::sum_all(&targets.weight)?.recip()?;
-                // A mean over ignored samples alone is NaN, but has no gradient.
+                // If all samples are ignored, the mean is NaN and its gradient is 0.
                 let grad = match &targets.is_ignored {
                     Some(is_ignored) => {
                         let counted = ops::cast(&is_ignored.eq(0u8)?, DType::F32)?.sum_all()?;
@@ -139,8 +141,8 @@ impl ClassTargets {
         }
     }
 
-    /// The targets as tensors to gather with, in `dtype`. The host does not wait for a GPU: there a class out of range
-    /// makes the loss NaN.
+    /// Returns the targets as tensors for `gather`, with weights in `dtype`. The host does not wait for a GPU: a class
+    /// out of range makes the loss NaN there.
     pub fn for_gather(&self, dtype: DType) -> Result<GatherTargets> {
         let Self { dim, count, target, .. } = self;
         if reads_values(target.device()) || target.elem_count() == 0 {
@@ -175,26 +177,26 @@ impl ClassTargets {
 pub(super) struct GatherTargets {
     pub dim: usize,
     pub count: usize,
-    /// The classes as `u32`, 0 for those that are ignored; in the shape of the input with size 1 in `dim`.
+    /// Classes as `u32`, in the shape of the input with size 1 in `dim`. 0 for ignored samples.
     pub index: Tensor,
-    /// `u8`, in the shape of `index`, 1 for samples that are ignored.
+    /// `u8`, in the shape of `index`, 1 for ignored samples.
     pub is_ignored: Option<Tensor>,
-    /// The weight of each sample's class, in the shape of the samples: 0 for a sample that is ignored, NaN for a class out
+    /// Weight of the class of each sample, in the shape of the samples. 0 for ignored samples, and NaN for a class out
     /// of range.
     pub weight: Tensor,
 }
 
 impl GatherTargets {
-    /// The element of each row at its class, in the shape of `index`.
+    /// Returns the element of each row at its class, in the shape of `index`.
     pub fn gather(&self, x: &Tensor) -> Result<Tensor> {
         if self.count == 0 {
-            // Every sample is ignored, and there is nothing to gather from.
+            // All samples are ignored, and the input has no elements.
             return x.sum_keepdim(self.dim);
         }
         x.contiguous()?.gather(&self.index, self.dim)
     }
 
-    /// `x` plus `values` at the class of each row.
+    /// Returns `x` plus `values` at the class of each row.
     pub fn scatter_add(&self, x: &Tensor, values: &Tensor) -> Result<Tensor> {
         if self.count == 0 {
             return Ok(x.clone());
@@ -207,7 +209,7 @@ impl GatherTargets {
         x.contiguous()?.scatter_add(&self.index, &values.contiguous()?, self.dim)
     }
 
-    /// `x` with 0 in the rows that are ignored, whatever their elements are. `x` has the rank of the input.
+    /// Returns `x` with 0 in ignored rows, even if their elements are NaN. `x` has the rank of the input.
     pub fn drop_ignored(&self, x: &Tensor) -> Result<Tensor> {
         match &self.is_ignored {
             Some(is_ignored) => ops::masked_fill(x, is_ignored, 0.0),
@@ -215,12 +217,12 @@ impl GatherTargets {
         }
     }
 
-    /// The weights in the shape of `index`.
+    /// Returns the weights in the shape of `index`.
     pub fn row_weight(&self) -> Result<Tensor> {
         self.weight.unsqueeze(self.dim)
     }
 
-    /// `u8`, 1 at the class of each row.
+    /// Returns a `u8` mask in the shape of the input, 1 at the class of each row.
     pub fn is_class(&self) -> Result<Tensor> {
         let mut shape = vec![1; self.index.rank()];
         shape[self.dim] = self.count;

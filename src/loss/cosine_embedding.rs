@@ -8,16 +8,17 @@ use crate::kernel::switches::has_kernels_for;
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{DType, Result, Tensor, bail};
 
-/// A loss on the angle between two vectors that belong together (`y = 1`) or don't (`y = -1`):
+/// Loss on the cosine of the angle between two vectors that should be similar (`y = 1`) or dissimilar (`y = -1`):
 ///
 /// ```text
 /// l = 1 - cos(x1, x2)              if y =  1
 ///     max(0, cos(x1, x2) - margin) if y = -1
 /// ```
 ///
-/// For embeddings of which only the direction counts: sentences, faces. With a margin of 0 unlike things are content at
-/// a right angle. Where lengths count too, take [`TripletMarginLoss`](super::TripletMarginLoss) or, for pairs, a
-/// distance under [`HingeEmbeddingLoss`](super::HingeEmbeddingLoss).
+/// Use it for embeddings that are compared by direction, such as embeddings of sentences or faces. With a margin of 0,
+/// the loss of dissimilar vectors is 0 once they are at a right angle. If the lengths of the vectors matter too, use
+/// [`TripletMarginLoss`](super::TripletMarginLoss), or compute a distance and use
+/// [`HingeEmbeddingLoss`](super::HingeEmbeddingLoss).
 ///
 /// Source:
 /// [`torch.nn.CosineEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html).
@@ -43,25 +44,27 @@ use candle_core::{DType, Result, Tensor, bail};
 #[cfg_attr(doc, doc = include_str!("../../assets/cosine_embedding.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CosineEmbeddingLoss {
-    /// The cosine up to which unlike vectors cost nothing; 0 to 0.5 is usual, -1 to 1 makes sense. Default 0.
+    /// Cosine up to which the loss of dissimilar vectors is 0; in -1 to 1, usually 0 to 0.5. Default: 0.
     pub margin: f64,
-    /// How the pair losses are reduced. Default: the mean.
+    /// Reduction of the pair losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "CosineEmbeddingLoss";
 
 impl CosineEmbeddingLoss {
-    /// The loss of the vectors `input1` and `input2` against `target`, 1 or -1; other values cost nothing.
+    /// Returns the loss of the vectors `input1` and `input2` against `target`, which holds 1 and -1. For any other
+    /// target the loss is 0.
     ///
-    /// Shapes: `(N, D)`, `(N, D)` and `(N)`, or `(D)`, `(D)` and a scalar. Dtypes: both inputs `f16`, `bf16`, `f32` or
-    /// `f64`, the same; `target` any that holds its values. The result has the inputs' dtype and is a scalar, or of
-    /// target's shape with [`Reduction::None`]. Squared lengths have 1e-12 added, as in PyTorch: the cosine of a zero
-    /// vector is 0.
+    /// - Shapes: `input1` and `input2` are `(N, D)` and `target` is `(N)`. Without a batch, the inputs are `(D)` and
+    ///   `target` is a scalar.
+    /// - Dtypes: both inputs have the same dtype: `f16`, `bf16`, `f32` or `f64`. `target` is of any dtype.
+    /// - Result: a scalar of the inputs' dtype. With [`Reduction::None`] it has the shape of `target`. As in PyTorch,
+    ///   1e-12 is added to the squared lengths, so the cosine of a zero vector is 0.
+    /// - Gradient at `cos(x1, x2) = margin` for `y = -1`: 0.
     ///
     /// # Errors
-    /// If `margin` is NaN, if the shapes don't fit, if dtype or device of the inputs differ, if their dtype is not a
-    /// float, or if `target` is on another device.
+    /// If `margin` is NaN, if the shapes or devices do not fit together, or if the inputs are not of one float dtype.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
         let args = matching(LOSS, [("input1", input1), ("input2", input2)])?;
@@ -108,7 +111,7 @@ impl CosineEmbeddingLoss {
 }
 
 struct Cosine {
-    /// 1 for rows that are alike, -1 for rows that are not. The loss of others is 0.
+    /// 1 for similar rows, and -1 for dissimilar rows. For any other value the loss is 0.
     targets: Vec<f64>,
     margin: f64,
 }
@@ -121,7 +124,7 @@ impl RowLoss<2> for Cosine {
         let (zero, one) = (W::ZERO, W::ONE);
         let [ab, aa, bb] = map_both([&mut *a, &mut *b], |a, b| ([a, b], [a * b, a * a, b * b]));
         let (aa, bb) = (aa + W::constant(TINY), bb + W::constant(TINY));
-        // The product of the squares may overflow where the product of the lengths does not.
+        // The product of the squared lengths may overflow even if the product of the lengths does not.
         let squared = aa * bb;
         let lengths = if squared < W::INFINITY { squared.sqrt() } else { aa.sqrt() * bb.sqrt() };
         let cosine = ab / lengths;
@@ -132,7 +135,7 @@ impl RowLoss<2> for Cosine {
             -1.0 => (excess, one),
             _ => (zero, zero),
         };
-        // The gradient of the cosine by each row.
+        // The gradients of the cosine by both rows.
         let (by_a, by_b) = (cosine / aa, cosine / bb);
         map_both([a, b], |a, b| ([b * slope - a * by_a, a * slope - b * by_b], []));
         Some((loss, factor))
@@ -145,7 +148,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn like_vectors_should_align_and_unlike_ones_not() -> Result<()> {
+    fn loss_of_similar_and_dissimilar_vectors() -> Result<()> {
         let (x1, x2) =
             (Tensor::new(&[[3.0, 0.0]; 3], &device())?, Tensor::new(&[[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], &device())?);
         let loss = CosineEmbeddingLoss { margin: 0.25, reduction: Reduction::None };
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_fit() -> Result<()> {
+    fn rejects_invalid_arguments() -> Result<()> {
         let (loss, x) = (CosineEmbeddingLoss::default(), Tensor::new(&[[1.0, 2.0], [3.0, 4.0]], &device())?);
         refuses(loss.forward(&x, &x, &vector(&[1.0])), &["CosineEmbeddingLoss", "target", "[1]", "[2, 2]"]);
         refuses(loss.forward(&x, &x.get(0)?, &vector(&[1.0])), &["input2", "[2]", "input1", "[2, 2]"]);

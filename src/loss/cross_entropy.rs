@@ -332,8 +332,7 @@ impl RowLoss<1> for ClassLoss {
         let is_smooth = self.smoothing > 0.0;
         let max = row_max(row);
         let lead = max - row.as_flattened()[class];
-        let leads =
-            if is_smooth { even * self.weighted_leads(&row.as_flattened()[..len], max) } else { W::ZERO };
+        let leads = if is_smooth { even * self.weighted_leads(&row.as_flattened()[..len], max) } else { W::ZERO };
         let [sum] = map(row, |x| {
             let e = (x - max).exp();
             (e, [e])
@@ -366,7 +365,8 @@ impl RowLoss<1> for ClassLoss {
     ) -> [Option<(W, W)>; LANES] {
         let even = self.smoothing / columns.len() as f64;
         let is_smooth = self.smoothing > 0.0;
-        let even_of = |class: usize| W::constant(even * self.targets.weight.as_ref().map_or(1.0, |weight| weight[class]));
+        let even_of =
+            |class: usize| W::constant(even * self.targets.weight.as_ref().map_or(1.0, |weight| weight[class]));
         let mut max = [-W::INFINITY; LANES];
         for column in &*columns {
             for lane in 0..LANES {

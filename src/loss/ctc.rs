@@ -5,24 +5,25 @@ use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients};
 use crate::kernel::{LabelSequence, ctc_losses};
 use candle_core::{D, Device, Result, Shape, Tensor, bail};
 
-/// Connectionist temporal classification: the negative log-likelihood of a label sequence under per-step predictions,
-/// whatever the alignment of the two:
+/// Connectionist temporal classification (CTC): the negative log-likelihood of a label sequence, summed over all its
+/// alignments with the input:
 ///
 /// ```text
-/// l = -log Σ_π Π_t p_t(π_t)    over all paths π that become the target when repeats are merged and blanks dropped
+/// l = -log Σ_π Π_t p_t(π_t)    over all paths π that give the target after merging repeats and removing blanks
 /// ```
 ///
-/// For reading a sequence off a longer one without knowing where each label sits: speech, handwriting. The network puts
-/// out a log-softmax over the labels and a blank at each step. A target with more labels than the steps allow (repeated
-/// labels need a blank between them) is impossible and costs infinity; `zero_infinity` drops it.
+/// Use it to predict a label sequence from a longer input sequence if the position of each label is unknown, as in
+/// speech and handwriting recognition. At each step, the network outputs a log-softmax over the labels and a blank.
+/// Repeated labels need a blank between them. A target that needs more steps than the input has is impossible: its loss
+/// is infinity, or 0 with `zero_infinity`.
 ///
-/// Where each step has a label of its own, [`CrossEntropyLoss`](super::CrossEntropyLoss) step by step is enough. Where
-/// the labels follow another order than the input, as in translation, no alignment is right: let a decoder put them out
-/// one by one, under that same loss.
+/// If every step has a label, use [`CrossEntropyLoss`](super::CrossEntropyLoss) for each step. If the order of the
+/// labels differs from the order of the input, as in translation, there is no valid alignment: use a decoder that
+/// outputs one label at a time, also with [`CrossEntropyLoss`](super::CrossEntropyLoss).
 ///
-/// As in PyTorch, the gradient is that for log-probabilities which come from a log-softmax, `p - posterior`: it is
-/// right once it has passed back through the log-softmax, and for log-probabilities taken as free variables it is not
-/// the derivative. Unlike PyTorch's, the gradient of an impossible target is 0, not NaN, also without `zero_infinity`.
+/// As in PyTorch, the gradient is `p - posterior`, which assumes that `log_probs` is the result of a log-softmax. The
+/// gradient by the logits is then exact. If `log_probs` is not the result of a log-softmax, it is not the derivative.
+/// The gradient of an impossible target is 0, where PyTorch gives NaN without `zero_infinity`.
 ///
 /// Source: Graves et al., [Connectionist Temporal Classification](https://doi.org/10.1145/1143844.1143891), 2006;
 /// [`torch.nn.CTCLoss`](https://pytorch.org/docs/stable/generated/torch.nn.CTCLoss.html).
@@ -46,32 +47,35 @@ use candle_core::{D, Device, Result, Shape, Tensor, bail};
 #[cfg_attr(doc, doc = include_str!("../../assets/ctc.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct CtcLoss {
-    /// The class that is the blank. Default 0.
+    /// Class of the blank. Default: 0.
     pub blank: usize,
-    /// Whether an impossible target costs nothing instead of infinity. Default false.
+    /// Whether the loss of an impossible target is 0 instead of infinity. Default: false.
     pub zero_infinity: bool,
-    /// How the sequence losses are reduced. Default: the mean, which divides each by its target's length (by 1 if that
-    /// is 0) first.
+    /// Reduction of the sequence losses. Default: the mean, which first divides each loss by the length of its target
+    /// (by 1 for an empty target).
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "CtcLoss";
 
 impl CtcLoss {
-    /// The loss of the log-probabilities `log_probs` against the label sequences `targets`.
+    /// Returns the loss of the log-probabilities `log_probs` against the label sequences `targets`.
     ///
-    /// Shapes: `log_probs` is `(T, N, C)`: T steps, N sequences, C classes with the blank. `targets` is `(N, S)`,
-    /// padded to the longest with anything, or the sequences joined, `(sum of target_lengths)`. `input_lengths` and
-    /// `target_lengths` are `(N)`: how many steps and labels of each sequence count. Without a batch: `(T, C)`, `(S)`
-    /// and scalars. Dtypes: `log_probs` is `f16`, `bf16`, `f32` or `f64`, labels and lengths are of any
-    /// integer dtype.
-    /// The result has log_probs' dtype and is a scalar, or, with [`Reduction::None`] and a batch, of shape `(N)`.
+    /// - Shapes: `log_probs` is `(T, N, C)`, for T steps, N sequences and C classes (the blank included). `targets` is
+    ///   `(N, S)`, padded to the longest sequence with any values, or it is the sequences concatenated,
+    ///   `(sum of target_lengths)`. `input_lengths` and `target_lengths` are `(N)`: the number of steps and labels of
+    ///   each sequence. Without a batch, the shapes are `(T, C)`, `(S)`, and scalars for the lengths.
+    /// - Dtypes: `log_probs` is `f16`, `bf16`, `f32` or `f64`. Labels and lengths are of any integer dtype: `u8`,
+    ///   `u32`, `i16`, `i32` or `i64`.
+    /// - Result: a scalar with the dtype of `log_probs`. With [`Reduction::None`] and a batch it is `(N)`.
+    /// - Second derivatives: an error.
     ///
-    /// Labels and lengths are read by the host, on a GPU too, as the lengths are in PyTorch.
+    /// The host reads the labels and lengths, also from a GPU, as PyTorch reads the lengths.
     ///
     /// # Errors
-    /// If a length is negative or exceeds what is there, if a label that counts is not in `0..C`, if `blank` is not, if
-    /// the shapes don't fit, if `log_probs` is not of a float dtype, or labels or lengths not of one for classes.
+    /// If a length is negative or exceeds the number of steps or labels, if a label is the blank or not in `0..C`, if
+    /// `blank` is not in `0..C`, if the shapes do not fit together, if `log_probs` is empty or not of a float dtype, or
+    /// if labels or lengths are not of an integer dtype.
     pub fn forward(
         &self,
         log_probs: &Tensor,
@@ -109,7 +113,7 @@ impl CtcLoss {
         self.reduction.reduce(&loss, log_probs)
     }
 
-    /// The losses of the sequences, (N), from tensor ops.
+    /// Returns the losses of the sequences, (N). It uses tensor ops.
     fn by_ops(&self, log_p: &Tensor, sequences: &[LabelSequence]) -> Result<Tensor> {
         let lattice = Lattice::new(&log_p.detach(), sequences, self.blank)?;
         let (alphas, loss) = lattice.forward()?;
@@ -130,7 +134,7 @@ impl CtcLoss {
     }
 }
 
-/// The number of steps of each sequence, and its labels, read by the host.
+/// Reads the number of steps and the labels of each sequence on the host.
 fn read(
     log_p: &Tensor,
     targets: &Tensor,
@@ -181,23 +185,25 @@ fn read(
     Ok(sequences)
 }
 
-/// The lattice of steps (T) by extended labels (L = 2S + 1: the labels with a blank before, between and after), for each
-/// of N sequences. Its paths are summed forward and backward in logarithms, step by step.
+/// Lattice of T steps by L = 2S + 1 extended labels (the labels with a blank before, between and after them), for each
+/// of N sequences. Forward and backward sum the probabilities of its paths as logarithms, step by step.
 struct Lattice {
     log_p: Tensor,
-    /// The extended labels' log-probabilities, (T, N, L).
+    /// Log-probabilities of the extended labels, (T, N, L).
     emitted: Tensor,
-    /// The extended labels, (T, N, L): the same at each step, as gathering wants it.
+    /// Extended labels, (T, N, L), repeated for each step as `gather` needs them.
     index: Tensor,
-    /// Added to what comes from two places before: 0 where a path may skip the blank between two labels, else -∞. (N, L)
+    /// 0 where a path may skip the blank between two labels, else -∞, (N, L). Added to paths that move two places.
     skip: Tensor,
-    /// 0 where a path may begin, and where it may end, else -∞. (N, L)
+    /// 0 where a path may begin, else -∞, (N, L).
     begin: Tensor,
+    /// 0 where a path may end, else -∞, (N, L).
     end: Tensor,
-    /// `u8`, 1 at a sequence's last step, (T, N, 1), and 1 at its steps.
+    /// `u8`, 1 at the last step of a sequence, (T, N, 1).
     last_step: Tensor,
+    /// `u8`, 1 at the steps of a sequence, (T, N, 1).
     counts: Tensor,
-    /// The loss of a sequence without steps: 0 without labels, else ∞. (N)
+    /// Loss of each sequence if it has no steps: 0 without labels, else ∞, (N).
     without_steps: Tensor,
 }
 
@@ -241,7 +247,8 @@ impl Lattice {
         })
     }
 
-    /// The log-probability of all beginnings of paths up to each step and place, one (N, L) per step, and the loss (N).
+    /// Returns the log-probability of all partial paths that end at each step and place, one (N, L) for each step, and
+    /// the loss, (N).
     fn forward(&self) -> Result<(Vec<Tensor>, Tensor)> {
         let mut alphas: Vec<Tensor> = Vec::new();
         let mut loss = self.without_steps.clone();
@@ -262,11 +269,11 @@ impl Lattice {
         Ok((alphas, loss))
     }
 
-    /// `p - posterior` at each step, (T, N, C): 0 at steps that don't count.
+    /// Returns `p - posterior` for each step, (T, N, C), which is 0 after the last step of a sequence.
     fn gradient(&self, alphas: &[Tensor], loss: &Tensor) -> Result<Tensor> {
-        // Where no path is possible all are at -∞, and the posterior is 0.
+        // If no path is possible, all log-probabilities are -∞ and the posterior is 0.
         let loss = loss.ne(f64::INFINITY)?.where_cond(loss, &loss.zeros_like()?)?.unsqueeze(1)?;
-        // What a path costs from each place on, the place itself not counted.
+        // The log-probability of all paths from each place to the end, without the place itself.
         let mut beta = self.end.clone();
         let mut posteriors = Vec::new();
         for t in (0..alphas.len()).rev() {
@@ -285,31 +292,32 @@ impl Lattice {
     }
 }
 
-/// Row entries moved `by` places on, -∞ coming in.
+/// Shifts the entries of each row `by` places to the right, and fills with -∞.
 fn shifted(x: &Tensor, by: usize) -> Result<Tensor> {
     let (gap, width) = gap(x, by)?;
     if by < width { Tensor::cat(&[&gap, &x.narrow(1, 0, width - by)?], 1) } else { Ok(gap) }
 }
 
-/// Row entries moved `by` places back, -∞ coming in.
+/// Shifts the entries of each row `by` places to the left, and fills with -∞.
 fn shifted_back(x: &Tensor, by: usize) -> Result<Tensor> {
     let (gap, width) = gap(x, by)?;
     if by < width { Tensor::cat(&[&x.narrow(1, by, width - by)?, &gap], 1) } else { Ok(gap) }
 }
 
-/// `by` columns of -∞, or as many as `x` has, and the number that it has.
+/// Returns `by` columns of -∞, but at most as many as `x` has, and the number of columns of `x`.
 fn gap(x: &Tensor, by: usize) -> Result<(Tensor, usize)> {
     let (rows, width) = x.dims2()?;
     let gap = vec![f64::NEG_INFINITY; rows * by.min(width)];
     Ok((real(&gap, (rows, by.min(width)), x)?, width))
 }
 
-/// Numbers as a tensor like `x`. Converted on the CPU, as not every device has `f64`.
+/// Returns the values as a tensor with the dtype and device of `x`. The CPU converts them, because some devices have no
+/// `f64`.
 fn real(values: &[f64], shape: impl Into<Shape>, x: &Tensor) -> Result<Tensor> {
     Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
 }
 
-/// `log Σ e^x` over one dimension; -∞ where all are.
+/// Returns `log Σ e^x` over one dimension, which is -∞ if all elements are -∞.
 fn log_sum_exp(x: &Tensor, dim: usize) -> Result<Tensor> {
     let max = x.max_keepdim(dim)?;
     let max = max.eq(f64::NEG_INFINITY)?.where_cond(&max.zeros_like()?, &max)?;
@@ -321,7 +329,7 @@ mod tests {
     use super::*;
     use crate::loss::testing::*;
 
-    /// Log-probabilities of `steps` steps, one sequence and three classes.
+    /// Returns log-probabilities of `steps` steps, one sequence and three classes.
     fn log_p(steps: usize) -> Tensor {
         let logits = (0..steps * 3).map(|i| ((i * i) % 7) as f64 / 3.0).collect::<Vec<_>>();
         let logits = Tensor::from_vec(logits, (steps, 1, 3), &device()).unwrap();
@@ -333,18 +341,18 @@ mod tests {
     }
 
     #[test]
-    fn one_step_of_one_label_is_its_likelihood() -> Result<()> {
+    fn one_step_of_one_label_equals_nll() -> Result<()> {
         let log_p = log_p(1);
         let expected = -log_p.to_vec3::<f64>()?[0][0][2];
         assert_values(CtcLoss::default().forward(&log_p, &ints(&[2]), &ints(&[1]), &ints(&[1])), &[expected])
     }
 
     #[test]
-    fn an_impossible_target_costs_infinity_or_nothing_and_pulls_nowhere() -> Result<()> {
+    fn impossible_target_has_zero_gradient() -> Result<()> {
         let var = candle_core::Var::from_tensor(&log_p(2))?;
         for (zero_infinity, expected) in [(false, f64::INFINITY), (true, 0.0)] {
             let loss = CtcLoss { zero_infinity, ..Default::default() };
-            // A blank must stand between the two: three steps at least.
+            // The two labels need a blank between them, so at least three steps.
             let value = loss.forward(&var, &ints(&[1, 1]), &ints(&[2]), &ints(&[2]))?;
             assert_eq!(value.to_scalar::<f64>()?, expected);
             let grad = value.backward()?.get(&var).unwrap().flatten_all()?.to_vec1::<f64>()?;
@@ -354,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_lengths_labels_and_shapes_that_do_not_fit() {
+    fn rejects_invalid_lengths_labels_and_shapes() {
         let log_p = log_p(3);
         let refused = |targets: &[i64], steps: &[i64], labels: &[i64], parts: &[&str]| {
             let loss = CtcLoss::default();

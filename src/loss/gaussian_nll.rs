@@ -6,16 +6,16 @@ use crate::kernel::{ops, switches};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use std::f64::consts::TAU;
 
-/// Negative log-likelihood of a target `y` under a normal distribution whose mean `x` and variance `v` are predicted:
+/// Negative log-likelihood of a target `y` under a normal distribution with predicted mean `x` and variance `v`:
 ///
 /// ```text
 /// l = (log v + (x - y)² / v) / 2    with v at least eps
 ///   + log(2π) / 2                   if full
 /// ```
 ///
-/// For regression that also says how sure it is. It needs the variance as a third argument, which a network gives from
-/// outputs of its own, as the exponential of a log variance, so that it is positive. Where the spread is known to be
-/// constant, [`MseLoss`](super::MseLoss) fits the same mean with less to go wrong.
+/// Use it for regression that also predicts its uncertainty. The variance is a third argument. A network usually
+/// predicts the log variance with a second output, and the exponential of that output is a positive variance. If the
+/// variance is constant, use [`MseLoss`](super::MseLoss), which is simpler and fits the same mean.
 ///
 /// Source: Nix & Weigend, [Estimating the mean and variance of the target probability
 /// distribution](https://doi.org/10.1109/ICNN.1994.374138), 1994;
@@ -33,7 +33,7 @@ use std::f64::consts::TAU;
 /// let target = Tensor::new(&[3.0, 5.0], &Device::Cpu)?;
 /// let var = Tensor::new(&[4.0, 1.0], &Device::Cpu)?;
 /// let value = GaussianNllLoss::default().forward(&input, &target, &var)?.to_scalar::<f64>()?;
-/// let expected = ((4f64.ln() + 1.0) / 2.0 + 0.0) / 2.0; // log v and (error / σ)² of each, the second 0
+/// let expected = ((4f64.ln() + 1.0) / 2.0 + 0.0) / 2.0; // (log v + (x - y)² / v) / 2 of each; the second is 0
 /// assert!((value - expected).abs() < 1e-9);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
@@ -41,11 +41,11 @@ use std::f64::consts::TAU;
 #[cfg_attr(doc, doc = include_str!("../../assets/gaussian_nll.svg"))]
 #[derive(Debug, Clone, Copy)]
 pub struct GaussianNllLoss {
-    /// Whether to add the constant `log(2π) / 2`. Default false.
+    /// Whether to add the constant `log(2π) / 2`. Default: false.
     pub full: bool,
-    /// The least variance to compute with, in the target's unit squared; positive. Default 1e-6.
+    /// Lower bound of the variance, in the squared unit of the target; positive. Default: 1e-6.
     pub eps: f64,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -58,17 +58,19 @@ impl Default for GaussianNllLoss {
 const LOSS: &str = "GaussianNllLoss";
 
 impl GaussianNllLoss {
-    /// The loss of the means `input` and the variances `var` against `target`.
+    /// Returns the loss of the means `input` and the variances `var` against `target`.
     ///
-    /// Shapes: `input` and `target` of any shape, the same. `var` has that shape too (a variance for each element), or
-    /// the same with a 1 in one place or without the last dimension (one shared along it), or is a scalar (one for
-    /// all). Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same. The result has that dtype and is a scalar, or
-    /// of input's shape with [`Reduction::None`]. The variance's gradient passes through its bound `eps` unchanged, as
-    /// in PyTorch, so that one that has fallen too low finds its way back.
+    /// - Shapes: `input` is of any shape. `target` has the same shape, or the same rank with size 1 in the dimensions
+    ///   in which it is repeated. `var` has the shape of `input` (a variance for each element), this shape with size 1
+    ///   in one dimension or without the last dimension (a variance for each row), or is a scalar (one variance).
+    /// - Dtypes: the same for all three arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape of `input`.
+    /// - Gradient by the variance: as in PyTorch, the bound `eps` does not stop it, so a variance below `eps` can still
+    ///   grow.
     ///
     /// # Errors
-    /// If a variance is negative (seen on every device, as in PyTorch), if `eps` is not positive, if the shapes don't
-    /// fit, if dtype or device of the three differ, or the dtype is not a float.
+    /// If a variance is negative (checked on every device, as in PyTorch), if `eps` is not positive, if the shapes,
+    /// dtypes or devices do not fit together, or if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor, var: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "eps", self.eps, self.eps > 0.0, "positive")?;
         let repeats = |(&t, &i): (&usize, &usize)| t == i || t == 1;
@@ -79,7 +81,7 @@ impl GaussianNllLoss {
         let var = broadcast_var(var, &x)?;
         check_elements(LOSS, "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
         if !switches::reads_values(var.device()) && var.elem_count() > 0 {
-            // Converted on the CPU, as not every device has `f64`.
+            // The CPU converts it, because some devices have no `f64`.
             let least = var.detach().min_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             if least < 0.0 {
                 bail!("{LOSS}: var must be 0 or more, but its least element is {least}")
@@ -89,7 +91,7 @@ impl GaussianNllLoss {
         if var.dims() == input.dims() {
             return self.reduction.elements(&[x, y, var], None, *self);
         }
-        // The gradient of a variance that is shared is summed in the precision that is computed in.
+        // In the compute dtype, because the gradient of a broadcast variance is a sum.
         let [x, y, var] = ops::to_compute([&x, &y, &var])?;
         let var = var.broadcast_as(input.shape())?;
         ops::like(&self.reduction.elements(&[x, y, var], None, *self)?, input)
@@ -99,10 +101,10 @@ impl GaussianNllLoss {
 impl Elementwise<3> for GaussianNllLoss {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y, var]: [S; 3]) -> (S, [S; 3]) {
-        // The constant of each element is half of log 2π.
+        // The constant is log(2π) / 2.
         let constant = S::constant(if self.full { TAU.ln() / 2.0 } else { 0.0 });
         let half = S::constant(0.5);
-        // The gradient passes through the bound.
+        // The gradient ignores the bound.
         let (error, var) = (x - y, clamp_min(var, S::constant(self.eps)));
         let scaled = error / var;
         let square = error * scaled;
@@ -111,7 +113,7 @@ impl Elementwise<3> for GaussianNllLoss {
     }
 }
 
-/// `var` in a shape that broadcasts to that of `input`.
+/// Returns `var` in a shape that broadcasts to the shape of `input`.
 fn broadcast_var(var: &Tensor, input: &Tensor) -> Result<Tensor> {
     let dims = input.dims();
     if var.rank() == 0 {
@@ -137,14 +139,14 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn an_error_costs_less_where_the_variance_is_large() -> Result<()> {
+    fn larger_variance_reduces_the_loss_of_an_error() -> Result<()> {
         let loss = GaussianNllLoss { reduction: Reduction::None, ..Default::default() };
         let (x, y) = (vector(&[2.0, 2.0]), vector(&[0.0, 0.0]));
         assert_values(loss.forward(&x, &y, &vector(&[1.0, 4.0])), &[2.0, 0.5 + 2f64.ln()])
     }
 
     #[test]
-    fn refuses_a_variance_that_is_none() {
+    fn rejects_invalid_variance() {
         let (x, loss) = (vector(&[1.0, 2.0]), GaussianNllLoss::default());
         refuses(loss.forward(&x, &x, &vector(&[1.0, -0.25])), &["GaussianNllLoss", "var", "-0.25"]);
         refuses(loss.forward(&x, &x, &vector(&[1.0, 1.0, 1.0])), &["GaussianNllLoss", "var", "[3]", "[2]"]);
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         let forward = |x: &Tensor, y: &Tensor| GaussianNllLoss::default().forward(x, y, x);
         let x = vector(&[0.5, 0.5, 0.5]);
         refuses(forward(&x, &x.reshape((3, 1)).unwrap()), &["GaussianNllLoss", "target", "[3, 1]", "[3]"]);

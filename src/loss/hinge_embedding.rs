@@ -4,17 +4,18 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, one, relu, zero};
 use candle_core::{Result, Tensor};
 
-/// A loss on a distance `x` between two things that are alike (`y = 1`) or not (`y = -1`):
+/// Hinge loss on the distance `x` between two similar (`y = 1`) or dissimilar (`y = -1`) samples:
 ///
 /// ```text
 /// l = x                  if y =  1
 ///     max(0, margin - x) if y = -1
 /// ```
 ///
-/// Pulls like things together without end and pushes unlike ones apart until they are `margin` away. Made for
-/// distances, which are not negative: on a signed score in [-1, 1] it works as a classifier whose sign is turned round,
-/// `y = 1` getting the *lowest* scores; [`SoftMarginLoss`](super::SoftMarginLoss) is the plain choice for that. Where
-/// it is only known which of two things is nearer to a third, take [`TripletMarginLoss`](super::TripletMarginLoss).
+/// Use it to learn embeddings from labeled pairs. It reduces the distance of similar samples to 0, and increases the
+/// distance of dissimilar samples up to `margin`. The input should be a distance, which is not negative. With a signed
+/// score in [-1, 1] as the input, the loss trains a classifier with the opposite sign: samples with `y = 1` get the
+/// *lowest* scores. For classification use [`SoftMarginLoss`](super::SoftMarginLoss). If you only know which of two
+/// samples is closer to a third sample, use [`TripletMarginLoss`](super::TripletMarginLoss).
 ///
 /// Source: [`torch.nn.HingeEmbeddingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html).
 ///
@@ -38,9 +39,9 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/hinge_embedding.svg"))]
 #[derive(Debug, Clone, Copy)]
 pub struct HingeEmbeddingLoss {
-    /// The distance from which unlike things cost nothing, in the input's unit. Default 1.
+    /// Distance at which the loss of dissimilar samples becomes 0, in the unit of the input. Default: 1.
     pub margin: f64,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -53,14 +54,16 @@ impl Default for HingeEmbeddingLoss {
 const LOSS: &str = "HingeEmbeddingLoss";
 
 impl HingeEmbeddingLoss {
-    /// The loss of the distances `input` against `target`, 1 or -1; at other values it is the sum of both branches, as
-    /// in PyTorch.
+    /// Returns the loss of the distances `input` against `target`, which holds 1 and -1. For any other target the loss
+    /// is the sum of both branches, as in PyTorch.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. The derivative at `x = margin` is 0.
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of the same dtype or of any integer dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient at `x = margin` for `y = -1`: 0. The target gets no gradient.
     ///
     /// # Errors
-    /// If `margin` is NaN, if shape, dtype or device of the two differ, or the dtype is not a float.
+    /// If `margin` is NaN, if the shapes, dtypes or devices do not fit together, or if `input` is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
         let [input, target] = matching_integers(LOSS, [("input", input), ("target", target)])?;
@@ -87,21 +90,21 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn like_things_cost_their_distance_and_unlike_ones_what_is_missing_to_the_margin() -> Result<()> {
+    fn losses_of_similar_and_dissimilar_samples() -> Result<()> {
         let loss = HingeEmbeddingLoss { margin: 2.0, reduction: Reduction::None };
         let y = vector(&[1.0, -1.0, -1.0]);
         assert_values(loss.forward(&vector(&[0.5, 0.5, 3.0]), &y), &[0.5, 1.5, 0.0])
     }
 
     #[test]
-    fn refuses_a_margin_that_is_no_number() {
+    fn rejects_nan_margin() {
         let loss = HingeEmbeddingLoss { margin: f64::NAN, ..Default::default() };
         let x = vector(&[1.0]);
         refuses(loss.forward(&x, &x), &["HingeEmbeddingLoss", "margin", "NaN"]);
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("HingeEmbeddingLoss", |x, y| HingeEmbeddingLoss::default().forward(x, y));
     }
 }

@@ -4,18 +4,18 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, one, zero};
 use candle_core::{Result, Tensor};
 
-/// Kullback-Leibler divergence of predicted log-probabilities `x` from a target distribution `y`, element by element:
+/// Kullback-Leibler divergence of a target distribution `y` from predicted log-probabilities `x`, for each element:
 ///
 /// ```text
-/// l = y · (log y - x)     if the target is probabilities; 0·log 0 = 0
-///     e^y · (y - x)       if log_target: it is log-probabilities
+/// l = y · (log y - x)     for a target of probabilities, with 0·log 0 = 0
+///     e^y · (y - x)       for a target of log-probabilities (log_target)
 /// ```
 ///
-/// For a model whose last layer is a log-softmax, learning a whole distribution: a teacher's outputs, soft labels. The
-/// sum over the classes is the divergence, so the reduction to use is [`Reduction::BatchMean`]; the mean divides by the
-/// number of classes once more. Class numbers are no target for it: that would compare a probability with a label. For
-/// those take [`NllLoss`](super::NllLoss), and for logits against a distribution
-/// [`CrossEntropyLoss`](super::CrossEntropyLoss), with the same gradient.
+/// Use it to learn a whole distribution, such as soft labels or the outputs of a teacher, with a log-softmax as the
+/// last layer. The divergence is the sum over the classes. For an input `(N, C)` use [`Reduction::BatchMean`]: the
+/// default mean also divides by the number of classes. Do not pass class indices as the target: for classes use
+/// [`NllLoss`](super::NllLoss). For logits against a distribution use [`CrossEntropyLoss`](super::CrossEntropyLoss),
+/// which has the same gradient.
 ///
 /// Source: Kullback & Leibler, [On Information and Sufficiency](https://doi.org/10.1214/aoms/1177729694), 1951;
 /// [`torch.nn.KLDivLoss`](https://pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html).
@@ -40,24 +40,26 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/kl_div.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KlDivLoss {
-    /// Whether the target is log-probabilities, natural ones like the input. Default false.
+    /// Whether the target holds log-probabilities, with natural logarithms as in the input. Default: false.
     pub log_target: bool,
-    /// How the element losses are reduced. Default: the mean, which is rarely the one to use here.
+    /// Reduction of the element losses. Default: the mean over all elements, which is not the mean divergence.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "KlDivLoss";
 
 impl KlDivLoss {
-    /// The loss of the log-probabilities `input` against the distributions `target`. Whether those sum to 1 is not
-    /// checked.
+    /// Returns the loss of the log-probabilities `input` against the distributions `target`. A distribution should sum
+    /// to 1; this is not checked.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: the same for both arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient by a target probability of 0: `-x`, or 0 if `x` is infinite. By a target of -∞ with `log_target`: 0.
     ///
     /// # Errors
-    /// If a probability in `target` is negative (seen on the CPU only), if shape, dtype or device of the two differ, or
-    /// the dtype is not a float.
+    /// If a probability in `target` is negative (checked on the CPU only), if the shapes, dtypes or devices differ, or
+    /// if the dtype is not a float.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let args = matching(LOSS, [("input", input), ("target", target)])?;
         if !self.log_target {
@@ -72,7 +74,7 @@ impl KlDivLoss {
 impl Elementwise<2> for KlDivLoss {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
-        // What is impossible in the target costs nothing, whatever the input says.
+        // The loss is 0 where the target probability is 0, for every input.
         if self.log_target {
             let p = y.exp();
             let loss = p * (y - x);
@@ -92,7 +94,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn nothing_between_equal_distributions() -> Result<()> {
+    fn divergence_of_equal_distributions_is_0() -> Result<()> {
         let p = vector(&[0.25, 0.75]);
         let loss = KlDivLoss { reduction: Reduction::Sum, ..Default::default() };
         assert_values(loss.forward(&p.log()?, &p), &[0.0])?;
@@ -100,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_negative_probability() {
+    fn rejects_negative_probability() {
         let x = vector(&[-1.0, -1.0]);
         refuses(KlDivLoss::default().forward(&x, &vector(&[1.5, -0.5])), &["KlDivLoss", "target", "-0.5"]);
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("KlDivLoss", |x, y| KlDivLoss::default().forward(x, &y.abs()?));
     }
 }

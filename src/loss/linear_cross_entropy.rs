@@ -1,10 +1,10 @@
 use super::class_targets::{ClassTargets, class_weight};
-use super::validate::{check_option, float, float_dtype, same_kind};
+use super::validate::{check_option, class_indices, float, float_dtype, same_kind};
 use super::{CrossEntropyLoss, Reduction};
 use crate::kernel::gemm::{ProductSum, product};
 use crate::kernel::graph::{Value, node};
 use crate::kernel::ops;
-use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients};
+use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients, reads_values};
 use crate::kernel::tensor_loss::Scale;
 use candle_core::{Device, Result, Tensor, bail};
 
@@ -84,8 +84,8 @@ impl LinearCrossEntropyLoss {
     ///   [`Reduction::None`] backward computes the logits again.
     ///
     /// # Errors
-    /// If a class is out of range (checked on the CPU only), if `label_smoothing` is outside [0, 1], if `chunk` is 0, if
-    /// the shapes, dtypes or devices do not fit together, or if `weight` does not have the shape `(C)`, is not of a
+    /// If a class is out of range (checked on the CPU only), if `label_smoothing` is outside [0, 1], if `chunk` is 0,
+    /// if the shapes, dtypes or devices do not fit together, or if `weight` does not have the shape `(C)`, is not of a
     /// float dtype, or is on another device.
     pub fn forward(
         &self,
@@ -119,9 +119,11 @@ impl LinearCrossEntropyLoss {
         }
         let weight = self.weight.as_ref().map(|weight| class_weight(LOSS, weight, input, c)).transpose()?;
         let scale = self.scale(input, target, &weight, [n, c])?;
+        let input = &self.drop_ignored(input, target)?;
 
         // A GPU multiplies half precision as it is. The CPU multiplies it as `f32`.
-        let convert = |x: &Tensor| if has_kernels(x.device()) || n * c * d == 0 { float(LOSS, "", x) } else { Ok(x.clone()) };
+        let convert =
+            |x: &Tensor| if has_kernels(x.device()) || n * c * d == 0 { float(LOSS, "", x) } else { Ok(x.clone()) };
         let (x, w, b) = (convert(input)?, convert(linear_weight)?, linear_bias.map(convert).transpose()?);
         let target = if target.dtype().is_float() { target.detach() } else { target.clone() };
         let criterion = CrossEntropyLoss {
@@ -163,6 +165,18 @@ impl LinearCrossEntropyLoss {
             in_dtypes(scaled, args)
         })?;
         ops::like(&loss, input)
+    }
+
+    /// Returns `input` with 0 in the rows that are ignored. The gradient of their logits is 0, but 0 times NaN is NaN.
+    fn drop_ignored(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        if target.dtype().is_float() || target.elem_count() == 0 || input.elem_count() == 0 {
+            return Ok(input.clone());
+        }
+        let is_ignored = class_indices(LOSS, "target", target)?.eq(self.ignore_index)?;
+        if reads_values(target.device()) && is_ignored.max_all()?.to_scalar::<u8>()? == 0 {
+            return Ok(input.clone());
+        }
+        ops::masked_fill(input, &is_ignored.unsqueeze(1)?, 0.0)
     }
 
     /// Checks the target. Returns the factors of the sum of the losses and of its gradients, or `None` without a

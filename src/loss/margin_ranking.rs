@@ -4,15 +4,16 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, zero};
 use candle_core::{Result, Tensor};
 
-/// A loss on which of two scores should be the higher, `x1` if `y = 1` or `x2` if `y = -1`:
+/// Hinge loss on the order of two scores: `x1` should be higher if `y = 1`, and `x2` if `y = -1`:
 ///
 /// ```text
 /// l = max(0, margin - y·(x1 - x2))
 /// ```
 ///
-/// For learning an order from comparisons: search results, preferences. It asks that the right score lead by `margin`
-/// and is then content; with the default of 0, equal scores cost nothing, and two constant ones are a solution. Where
-/// the scores themselves are known and not only their order, [`MseLoss`](super::MseLoss) tells the model more.
+/// Use it to learn a ranking from comparisons, such as search results or preferences. The loss is 0 once the right
+/// score is higher by `margin`. With the default margin of 0 the loss of equal scores is 0, so a model that outputs a
+/// constant is a solution: set a positive margin. If the scores themselves are known, use
+/// [`MseLoss`](super::MseLoss).
 ///
 /// Source: [`torch.nn.MarginRankingLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html).
 ///
@@ -27,33 +28,36 @@ use candle_core::{Result, Tensor};
 ///
 /// let input1 = Tensor::new(&[2.0, 1.0], &Device::Cpu)?;
 /// let input2 = Tensor::new(&[1.5, 3.0], &Device::Cpu)?;
-/// let target = Tensor::new(&[1.0, -1.0], &Device::Cpu)?; // the first should lead, then the second
+/// let target = Tensor::new(&[1.0, -1.0], &Device::Cpu)?; // input1 should be higher, then input2
 /// let loss = MarginRankingLoss { margin: 1.0, ..Default::default() };
 /// let value = loss.forward(&input1, &input2, &target)?.to_scalar::<f64>()?;
-/// assert_eq!(value, 0.25); // (1 - 0.5 + 0) / 2: one leads by 0.5, the other by 2
+/// assert_eq!(value, 0.25); // (1 - 0.5 + 0) / 2: the right scores are higher by 0.5 and by 2
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/margin_ranking.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MarginRankingLoss {
-    /// The lead from which a pair costs nothing, in the unit of the scores. Default 0.
+    /// Difference of the scores at which the loss becomes 0, in the unit of the scores. Default: 0.
     pub margin: f64,
-    /// How the pair losses are reduced. Default: the mean.
+    /// Reduction of the pair losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "MarginRankingLoss";
 
 impl MarginRankingLoss {
-    /// The loss of the scores `input1` and `input2` against `target`, 1 or -1.
+    /// Returns the loss of the scores `input1` and `input2` against `target`, which holds 1 and -1.
     ///
-    /// Shapes: all three of any shape, the same. Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same. The result
-    /// has that dtype and is a scalar, or of the arguments' shape with [`Reduction::None`]. The derivative of a margin
-    /// that is met exactly is 0.
+    /// - Shapes: the same for all three arguments, of any rank.
+    /// - Dtypes: `input1` and `input2` have the same dtype: `f16`, `bf16`, `f32` or `f64`. `target` is of the same
+    ///   dtype or of any integer dtype.
+    /// - Result: a scalar of the inputs' dtype. With [`Reduction::None`] it has the shape of the arguments.
+    /// - Gradient at the margin, `y·(x1 - x2) = margin`: 0.
     ///
     /// # Errors
-    /// If `margin` is NaN, if shape, dtype or device of the three differ, or the dtype is not a float.
+    /// If `margin` is NaN, if the shapes, dtypes or devices do not fit together, or if the inputs are not of a float
+    /// dtype.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
         let args = matching_integers(LOSS, [("input1", input1), ("input2", input2), ("target", target)])?;
@@ -80,20 +84,20 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn what_is_missing_to_the_lead() -> Result<()> {
+    fn difference_to_the_margin() -> Result<()> {
         let loss = MarginRankingLoss { margin: 0.5, reduction: Reduction::None };
         let (x1, x2, y) = (vector(&[2.0, 2.0, 1.0]), vector(&[1.0, 1.0, 1.0]), vector(&[1.0, -1.0, 1.0]));
         assert_values(loss.forward(&x1, &x2, &y), &[0.0, 1.5, 0.5])
     }
 
     #[test]
-    fn refuses_a_margin_that_is_no_number() {
+    fn rejects_nan_margin() {
         let (x, loss) = (vector(&[1.0]), MarginRankingLoss { margin: f64::NAN, ..Default::default() });
         refuses(loss.forward(&x, &x, &x), &["MarginRankingLoss", "margin", "NaN"]);
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         let x = vector(&[1.0, 2.0]);
         refuses(MarginRankingLoss::default().forward(&x, &vector(&[1.0]), &x), &["input2", "[1]", "input1", "[2]"]);
         refuses(MarginRankingLoss::default().forward(&x, &x, &vector(&[1.0])), &["target", "[1]", "input1", "[2]"]);

@@ -8,15 +8,15 @@ use crate::kernel::scalar::{Float, Scalar, relu};
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{Result, Tensor, bail};
 
-/// Hinge loss between the score of the right class `y` and each other score of the `C`:
+/// Hinge loss between the score of the right class `y` and the scores of the other classes, for `C` classes:
 ///
 /// ```text
 /// l = w_y · Σ_{j≠y} max(0, margin - x_y + x_j)^p / C
 /// ```
 ///
-/// Asks that the right class lead every other by `margin`, and is then content: a classifier for decisions, not for
-/// probabilities. With `p = 2` a class that lags far costs more than proportionally. Where probabilities are wanted,
-/// take [`CrossEntropyLoss`](super::CrossEntropyLoss); for several classes per sample,
+/// Use it for a classifier that only needs the right decision: the loss is 0 once the score of the right class is
+/// higher than every other score by `margin`. With `p = 2`, large violations of the margin get more weight. If you need
+/// probabilities, use [`CrossEntropyLoss`](super::CrossEntropyLoss). If a sample can have several classes, use
 /// [`MultiLabelMarginLoss`](super::MultiLabelMarginLoss).
 ///
 /// Source: Crammer & Singer, [On the Algorithmic Implementation of Multiclass Kernel-based Vector
@@ -35,21 +35,21 @@ use candle_core::{Result, Tensor, bail};
 /// let target = Tensor::new(&[0u32], &Device::Cpu)?;
 /// let loss = MultiMarginLoss { p: 2, ..Default::default() };
 /// let value = loss.forward(&input, &target)?.to_scalar::<f64>()?;
-/// assert!((value - 0.25 / 3.0).abs() < 1e-9); // ((1 - 3 + 2.5)² + 0) / 3: class 0 leads class 2 by more than 1
+/// assert!((value - 0.25 / 3.0).abs() < 1e-9); // ((1 - 3 + 2.5)² + 0) / 3: class 0 is above class 2 by more than 1
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/multi_margin.svg"))]
 #[derive(Debug, Clone)]
 pub struct MultiMarginLoss {
-    /// The power of a violation, 1 or 2. Default 1.
+    /// Power of a violation of the margin, 1 or 2. Default: 1.
     pub p: u32,
-    /// The lead from which a class costs nothing, in the unit of the scores. Default 1.
+    /// Difference of the scores at which the loss becomes 0, in the unit of the scores. Default: 1.
     pub margin: f64,
-    /// `w`, one weight per class, shape `(C)`, any float dtype; no gradient flows to it. The mean is over the samples,
-    /// not the weights. Default: none, all count 1.
+    /// Weight `w` of each class, of shape `(C)` and any float dtype. It gets no gradient. Default: `None`, a weight of
+    /// 1.
     pub weight: Option<Tensor>,
-    /// How the sample losses are reduced. Default: the mean.
+    /// Reduction of the sample losses. Default: the mean, which divides by the number of samples, not by their weights.
     pub reduction: Reduction,
 }
 
@@ -62,16 +62,19 @@ impl Default for MultiMarginLoss {
 const LOSS: &str = "MultiMarginLoss";
 
 impl MultiMarginLoss {
-    /// The loss of the scores `input` against the classes `target`, `0..C`.
+    /// Returns the loss of the scores `input` against the classes `target`, which are in `0..C`.
     ///
-    /// Shapes: `(N, C)` with `(N)`, or `(C)` with a scalar. Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`, `target`
-    /// is `u8`, `u32` or `i64`. The result has input's dtype and is a scalar, or of target's shape with
-    /// [`Reduction::None`]. The derivative of a margin that is met exactly is 0.
+    /// - Shapes: `input` is `(N, C)` and `target` `(N)`. Without a batch, `input` is `(C)` and `target` a scalar or
+    ///   `(1)`.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of any integer dtype: `u8`, `u32`, `i16`, `i32`
+    ///   or `i64`.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape of `target`.
+    /// - Gradient at the margin, `x_y - x_j = margin`: 0.
     ///
     /// # Errors
-    /// If a class is out of range (seen on the CPU only), if `p` is neither 1 nor 2, if `margin` is NaN, if the shapes
-    /// don't fit, if `input` is not of a float dtype or `target` not of one for classes, if the devices differ, or if
-    /// `weight` has not `C` elements or is not of a float dtype.
+    /// If a class is out of range (checked on the CPU only), if `p` is neither 1 nor 2, if `margin` is NaN, if the
+    /// shapes or devices do not fit together, if `input` is not of a float dtype, if `target` is not of an integer
+    /// dtype, or if `weight` does not have the shape `(C)` or is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "p", self.p.into(), matches!(self.p, 1 | 2), "1 or 2")?;
         check_option(LOSS, "margin", self.margin, !self.margin.is_nan(), "a number")?;
@@ -99,7 +102,7 @@ impl MultiMarginLoss {
                 } else {
                     (excess.sqr()?, excess, 2.0)
                 };
-                // The score of the class itself: also a NaN that no other class sees.
+                // With a single class, a NaN score has not reached the loss.
                 let losses = (losses.sum_keepdim(dim)? * &weight)?;
                 let losses = own.eq(&own)?.where_cond(&losses, &own)?.squeeze(dim)?;
                 let by_x = classes.scatter_add(&by_x, &by_x.sum_keepdim(dim)?.neg()?)?.broadcast_mul(&weight)?;
@@ -127,7 +130,7 @@ impl RowLoss<1> for Violations {
     fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
         let (class, weight) = self.targets.get(i)?;
         let lead = W::constant(self.margin) - row.as_flattened()[class];
-        // The class itself is no violation.
+        // The class is not compared with itself.
         row.as_flattened_mut()[class] = -W::INFINITY;
         let [loss, grads] = map(row, |x| {
             let excess = relu(lead + x);
@@ -150,7 +153,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn every_class_within_the_margin_costs() -> Result<()> {
+    fn violations_of_the_margin() -> Result<()> {
         let (x, y) = (vector(&[1.0, 0.5, 0.0, 3.0]), Tensor::new(0u32, &device())?);
         assert_values(MultiMarginLoss::default().forward(&x, &y), &[(0.5 + 0.0 + 3.0) / 4.0])?;
         let loss = MultiMarginLoss { p: 2, ..Default::default() };
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_another_power_and_a_margin_that_is_no_number() -> Result<()> {
+    fn rejects_invalid_p_and_nan_margin() -> Result<()> {
         let (x, y) = (vector(&[1.0, 0.5]), Tensor::new(0u32, &device())?);
         for p in [0, 3] {
             refuses(
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_classes_and_weights_that_do_not_fit() -> Result<()> {
+    fn rejects_invalid_classes_and_weights() -> Result<()> {
         refuses_bad_classes("MultiMarginLoss", |x, y, weight| {
             MultiMarginLoss { weight, ..Default::default() }.forward(x, y)
         })

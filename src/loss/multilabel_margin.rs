@@ -8,15 +8,15 @@ use crate::kernel::switches::{has_kernels_for, reads_values};
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
-/// Hinge loss between the scores of the classes `Y` that a sample belongs to and the scores of those it does not:
+/// Hinge loss between the scores of the classes `Y` of a sample and the scores of all other classes:
 ///
 /// ```text
 /// l = Σ_{j∈Y} Σ_{k∉Y} max(0, 1 - (x_j - x_k)) / C
 /// ```
 ///
-/// For several classes at once, where the order of the scores decides: every class of the sample should lead every
-/// other by 1. If a yes or no for each class is wanted, [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss)
-/// gives that.
+/// Use it if a sample can have several classes and only the order of the scores matters: the loss is 0 once the score
+/// of each class of the sample is higher than the score of each other class by 1. If you need a yes or no for each
+/// class, use [`MultiLabelSoftMarginLoss`](super::MultiLabelSoftMarginLoss).
 ///
 /// Source:
 /// [`torch.nn.MultiLabelMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html).
@@ -33,30 +33,32 @@ use candle_core::{D, DType, Device, Result, Tensor, bail};
 /// let input = Tensor::new(&[[0.5, 0.25, 2.0]], &Device::Cpu)?;
 /// let target = Tensor::new(&[[0i64, 2, -1]], &Device::Cpu)?; // classes 0 and 2
 /// let value = MultiLabelMarginLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
-/// assert_eq!(value, 0.25); // (1 - (0.5 - 0.25) + 0) / 3: class 2 leads class 1 by more than 1
+/// assert_eq!(value, 0.25); // (1 - (0.5 - 0.25) + 0) / 3: the score of class 2 is above the score of class 1 by 1.75
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/multilabel_margin.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MultiLabelMarginLoss {
-    /// How the sample losses are reduced. Default: the mean.
+    /// Reduction of the sample losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "MultiLabelMarginLoss";
 
 impl MultiLabelMarginLoss {
-    /// The loss of the scores `input` against `target`, each sample's classes as a list that the first -1 ends (it may
-    /// fill the row): `i64`, or `u8` and `u32` for lists that fill the row.
+    /// Returns the loss of the scores `input` against `target`. Each row of `target` is a list of classes. The first -1
+    /// ends the list; a list without -1 fills the row. A class that is listed twice counts twice.
     ///
-    /// Shapes: both `(N, C)`, or both `(C)`, or both scalars. Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`,
-    /// `target` as said. The result has input's dtype and is a scalar, or `(N)` with [`Reduction::None`] and a batch. A
-    /// class that is listed twice counts twice. The derivative of a lead of exactly 1 is 0.
+    /// - Shapes: `input` and `target` are both `(N, C)`, both `(C)`, or both scalars.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of any integer dtype: `i16`, `i32`, `i64`, or,
+    ///   for lists that fill the row, `u8` or `u32`.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] and a batch it is `(N)`.
+    /// - Gradient at `x_j - x_k = 1`: 0.
     ///
     /// # Errors
-    /// If a class is neither -1 nor in `0..C` (seen on the CPU only), if the shapes don't fit, if `input` is not of a
-    /// float dtype or `target` not of one for classes, or if the devices differ.
+    /// If a class is neither -1 nor in `0..C` (checked on the CPU only), if the shapes or devices do not fit together,
+    /// if `input` is not of a float dtype, or if `target` is not of an integer dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         float_dtype(LOSS, "input", input)?;
         if target.dims() != input.dims() || input.rank() > 2 {
@@ -94,7 +96,7 @@ impl MultiLabelMarginLoss {
 }
 
 struct ListLoss {
-    /// The classes of each sample.
+    /// Listed classes of each sample.
     lists: Vec<Vec<usize>>,
 }
 
@@ -104,7 +106,7 @@ impl RowLoss<1> for ListLoss {
     #[inline(always)]
     fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
         let listed = self.lists[i].iter().map(|&class| (class, row.as_flattened()[class])).collect::<Vec<_>>();
-        // A listed class competes with none of the list.
+        // Listed classes are not compared with each other.
         for &(class, _) in &listed {
             row.as_flattened_mut()[class] = -W::INFINITY;
         }
@@ -129,7 +131,7 @@ impl RowLoss<1> for ListLoss {
     }
 }
 
-/// The classes that each sample lists, read by the host.
+/// Reads the listed classes of each sample on the host.
 fn read_lists(target: &Tensor, count: usize) -> Result<Vec<Vec<usize>>> {
     let classes = read_indices(LOSS, "target", target)?;
     if let Some(class) = classes.iter().find(|&&class| !(-1..count as i64).contains(&class)) {
@@ -139,19 +141,19 @@ fn read_lists(target: &Tensor, count: usize) -> Result<Vec<Vec<usize>>> {
     Ok(classes.chunks(count).map(list).collect())
 }
 
-/// The listed classes as tensors, as wide as the longest list.
+/// The listed classes as tensors. Their width is the length of the longest list.
 struct Lists {
-    /// (N, L), `u32`, 0 past the end of a list.
+    /// Listed classes, (N, L), `u32`, 0 past the end of a list.
     index: Tensor,
     /// (N, L), 1 at a listed class and 0 past the end of a list.
     is_listed: Tensor,
-    /// (N, 1), `u8`, 1 where a list holds what is no class.
+    /// (N, 1), `u8`, 1 for a list with a class out of range.
     is_invalid: Tensor,
 }
 
 impl Lists {
-    /// The host reads the length of the longest list, on a GPU too: most lists are short, and the time that the loss takes
-    /// is proportional to it.
+    /// Reads the length of the longest list on the host, also from a GPU: the computing time is proportional to it, and
+    /// most lists are short.
     fn new(target: &Tensor, x: &Tensor) -> Result<Self> {
         let target = class_indices(LOSS, "target", &target.to_device(x.device())?)?.reshape(x.dims())?.contiguous()?;
         let (rows, count) = x.dims2()?;
@@ -171,8 +173,8 @@ impl Lists {
         Ok(Self { index, is_listed, is_invalid })
     }
 
-    /// For each sample the sum over all pairs of a listed class and one that is not of what the first lacks to a lead of 1,
-    /// (N), and its gradient, (N, C). All pairs at once would be (N, L, C), so some of the list is taken at a time.
+    /// Returns the loss of each sample, (N), and its gradient, (N, C), without the factor `1 / C`. All pairs of classes
+    /// at once would take (N, L, C) elements, so the loop takes a part of each list at a time.
     fn loss_and_grad(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let (rows, count) = x.dims2()?;
         let longest = self.index.dim(1)?;
@@ -194,7 +196,7 @@ impl Lists {
             of_listed.push(hits.sum(D::Minus1)?);
         }
         let losses = Tensor::cat(&losses, 1)?;
-        // The score of a listed class may be a NaN that no rival sees.
+        // If all classes are listed, there are no pairs, and a NaN score has not reached the loss.
         let is_number = (scores.eq(&scores)? + self.is_listed.eq(0f64)?)?;
         let losses = is_number.where_cond(&losses, &ops::constant(f64::NAN, &losses.detach())?)?.sum(1)?;
         let losses = ops::masked_fill(&losses, &self.is_invalid.squeeze(1)?, f64::NAN)?;
@@ -202,7 +204,7 @@ impl Lists {
     }
 }
 
-/// The most elements of a temporary, unless a single class of each list against all classes has more.
+/// Limit for the elements of a temporary. One listed class of each sample with all classes may exceed it.
 const AT_ONCE: usize = 1 << 20;
 
 #[cfg(test)]
@@ -211,20 +213,20 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn the_classes_of_the_list_should_lead_all_others() -> Result<()> {
+    fn pairs_of_listed_and_unlisted_classes() -> Result<()> {
         let (x, y) = (vector(&[0.1, 0.2, 0.4, 0.8]), Tensor::new(&[3i64, 0, -1, 1], &device())?);
         let expected = (0.4 + 0.6 + 1.1 + 1.3) / 4.0;
         assert_values(MultiLabelMarginLoss::default().forward(&x, &y), &[expected])
     }
 
     #[test]
-    fn a_sample_of_no_class_costs_nothing() -> Result<()> {
+    fn loss_without_classes_is_0() -> Result<()> {
         let (x, y) = (vector(&[0.1, 0.2]), Tensor::new(&[-1i64, 0], &device())?);
         assert_values(MultiLabelMarginLoss::default().forward(&x, &y), &[0.0])
     }
 
     #[test]
-    fn refuses_what_does_not_fit() -> Result<()> {
+    fn rejects_invalid_arguments() -> Result<()> {
         let (x, loss) = (vector(&[0.1, 0.2]), MultiLabelMarginLoss::default());
         let classes = |values: &[i64]| Tensor::new(values, &device());
         if device().is_cpu() {

@@ -4,21 +4,21 @@ use super::validate::{broadcast_weight, matching_integers};
 use crate::kernel::ops;
 use candle_core::{D, Result, Tensor, bail};
 
-/// Binary cross-entropy of each of `C` labels that a sample has or has not, averaged over the labels:
+/// Binary cross-entropy of logits `x` against `C` labels `y` for each sample, averaged over the labels:
 ///
 /// ```text
 /// l = -Σ_c w_c · (y_c · log σ(x_c) + (1 - y_c) · log(1 - σ(x_c))) / C
 /// ```
 ///
-/// For tags: any number of them may hold at once, one logit for each. It is
-/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), reduced to one value per sample first. Where exactly one class
-/// holds, [`CrossEntropyLoss`](super::CrossEntropyLoss) uses that.
+/// Use it for tags, where a sample can have any number of labels and the network outputs a logit for each label. It is
+/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), averaged to one value per sample. If each sample has exactly one
+/// class, use [`CrossEntropyLoss`](super::CrossEntropyLoss).
 ///
-/// Source:
-/// [`torch.nn.MultiLabelSoftMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html).
+/// Source: [`torch.nn.MultiLabelSoftMarginLoss`][pytorch].
 ///
 /// Example: [`examples/multilabel_soft_margin.rs`][example], run by `cargo run --example multilabel_soft_margin`.
 ///
+/// [pytorch]: https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html
 /// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/multilabel_soft_margin.rs
 ///
 /// # Example
@@ -38,24 +38,26 @@ use candle_core::{D, Result, Tensor, bail};
 #[cfg_attr(doc, doc = include_str!("../../assets/multilabel_soft_margin.svg"))]
 #[derive(Debug, Clone, Default)]
 pub struct MultiLabelSoftMarginLoss {
-    /// `w`, of any float dtype, broadcast to the input's shape, so `(C)` weighs the labels; no gradient flows to it.
-    /// Default: none, all count 1.
+    /// Weight `w` of each element, of any float dtype. It is broadcast to the shape of the input, so the shape `(C)`
+    /// gives a weight for each label. It gets no gradient. Default: `None`, a weight of 1.
     pub weight: Option<Tensor>,
-    /// How the sample losses are reduced. Default: the mean.
+    /// Reduction of the sample losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "MultiLabelSoftMarginLoss";
 
 impl MultiLabelSoftMarginLoss {
-    /// The loss of the logits `input` against `target`, 1 for the labels that hold and 0 for the others.
+    /// Returns the loss of the logits `input` against `target`, which is 1 for the labels of a sample and 0 for all
+    /// other labels.
     ///
-    /// Shapes: both `(…, C)`, the same, of one dimension or more. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same.
-    /// The result has that dtype and is a scalar, or of shape `(…)` with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, `(…, C)`.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of the same dtype or of any integer dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape `(…)`.
     ///
     /// # Errors
-    /// If `input` is a scalar, if shape, dtype or device of the two differ, if the dtype is not a float, or if `weight`
-    /// does not broadcast to `input`, is not of a float dtype or is on another device.
+    /// If `input` is a scalar, if the shapes, dtypes or devices do not fit together, if `input` is not of a float
+    /// dtype, or if `weight` does not broadcast to `input`, is not of a float dtype, or is on another device.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
         if input.rank() == 0 {
@@ -64,11 +66,11 @@ impl MultiLabelSoftMarginLoss {
         let weight = broadcast_weight(LOSS, "weight", self.weight.as_ref(), input)?;
         let elements = |reduction: Reduction, args| reduction.elements(args, weight.as_ref(), LogisticLoss);
 
-        // The mean over samples of means over labels is the mean over all.
+        // The mean over samples of the means over labels is the mean over all elements.
         if self.reduction == Reduction::Mean {
             return elements(Reduction::Mean, &args);
         }
-        // Summed before they are rounded.
+        // In the compute dtype, so that the sum is computed before rounding.
         let args = ops::to_compute(args.each_ref())?;
         let labels = input.dim(D::Minus1)? as f64;
         let loss = match self.reduction.factor(&input.dims()[..input.rank() - 1]) {
@@ -79,21 +81,19 @@ impl MultiLabelSoftMarginLoss {
     }
 }
 
-
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::loss::testing::*;
 
     #[test]
-    fn the_mean_over_the_labels() -> Result<()> {
+    fn mean_over_labels() -> Result<()> {
         let (x, y) = (vector(&[0.0, 0.0, 1e4]), vector(&[1.0, 0.0, 0.0]));
         assert_values(MultiLabelSoftMarginLoss::default().forward(&x, &y), &[(2.0 * 2f64.ln() + 1e4) / 3.0])
     }
 
     #[test]
-    fn refuses_what_does_not_match() -> Result<()> {
+    fn rejects_mismatched_arguments() -> Result<()> {
         refuses_mismatches("MultiLabelSoftMarginLoss", |x, y| MultiLabelSoftMarginLoss::default().forward(x, y));
         let scalar = Tensor::new(1f64, &device())?;
         refuses(MultiLabelSoftMarginLoss::default().forward(&scalar, &scalar), &["MultiLabelSoftMarginLoss", "scalar"]);

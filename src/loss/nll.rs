@@ -91,8 +91,6 @@ impl NllLoss {
     }
 }
 
-
-
 #[cfg(test)]
 mod tests {
     use super::*;

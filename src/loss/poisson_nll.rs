@@ -5,18 +5,18 @@ use crate::kernel::scalar::{Scalar, one, zero};
 use candle_core::{Result, Tensor};
 use std::f64::consts::TAU;
 
-/// Negative log-likelihood of a count `y` under a Poisson distribution whose rate is predicted:
+/// Negative log-likelihood of a count `y` under a Poisson distribution with a predicted rate:
 ///
 /// ```text
 /// l = e^x - y·x                if log_input: x is the logarithm of the rate
-///     x - y·log(x + eps)       otherwise:    x is the rate
+///     x - y·log(x + eps)       otherwise: x is the rate
 ///   + y·log y - y + log(2πy)/2 if full, where y > 1: Stirling's approximation of log y!
 /// ```
 ///
-/// For counts: events per hour, visits per day. The last layer is linear and read as a log rate, so that every output
-/// is a valid one; input and target have one column per counted thing. Ten outputs per sample against a vector of ten
-/// labels, as a batch of ten makes it easy to write, would be 10×10 pairs by broadcasting: here it is an error. Counts
-/// whose variance is well above their mean want another distribution, and numbers that are no counts
+/// Use it for counts, such as events per hour or visits per day. Interpret the output of a linear last layer as the log
+/// rate: every output is then valid. Input and target must have the same shape, such as `(N, 1)`. PyTorch broadcasts an
+/// input `(10, 10)` and a target `(10)` to 100 pairs; here this is an error. If the variance of the counts is far above
+/// their mean, a Poisson distribution does not fit. For numbers that are not counts use
 /// [`GaussianNllLoss`](super::GaussianNllLoss) or [`MseLoss`](super::MseLoss).
 ///
 /// Source: [`torch.nn.PoissonNLLLoss`](https://pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html).
@@ -29,7 +29,7 @@ use std::f64::consts::TAU;
 /// use candle_core::{Device, Tensor};
 /// use candle_losses::loss::PoissonNllLoss;
 ///
-/// let input = Tensor::new(&[2f64.ln(), 0.0], &Device::Cpu)?; // rates 2 and 1; `log_input: false` takes them as such
+/// let input = Tensor::new(&[2f64.ln(), 0.0], &Device::Cpu)?; // rates 2 and 1
 /// let target = Tensor::new(&[3.0, 5.0], &Device::Cpu)?;
 /// let value = PoissonNllLoss::default().forward(&input, &target)?.to_scalar::<f64>()?;
 /// let expected = ((2.0 - 3.0 * 2f64.ln()) + (1.0 - 5.0 * 0.0)) / 2.0; // rate - count · log rate
@@ -40,13 +40,14 @@ use std::f64::consts::TAU;
 #[cfg_attr(doc, doc = include_str!("../../assets/poisson_nll.svg"))]
 #[derive(Debug, Clone, Copy)]
 pub struct PoissonNllLoss {
-    /// Whether the input is the logarithm of the rate. Default true.
+    /// Whether the input is the logarithm of the rate. Default: true.
     pub log_input: bool,
-    /// Whether to add Stirling's term, which changes the value but not the input's gradient. Default false.
+    /// Whether to add Stirling's term, which does not change the gradient by the input. Default: false.
     pub full: bool,
-    /// Added to the rate, in its unit, so that the logarithm is finite at 0; unused with `log_input`. Default 1e-8.
+    /// Number added to the rate, so that the logarithm is finite for a rate of 0. Unused with `log_input`.
+    /// Default: 1e-8.
     pub eps: f64,
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -59,14 +60,16 @@ impl Default for PoissonNllLoss {
 const LOSS: &str = "PoissonNllLoss";
 
 impl PoissonNllLoss {
-    /// The loss of the rates, or log rates, `input` against the counts `target`.
+    /// Returns the loss of `input`, which holds rates or log rates, against the counts `target`.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of the same dtype or of any integer dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape of the arguments. For a count
+    ///   of 0, the term of the logarithm is 0 even at a rate of 0 with `eps` 0.
     ///
     /// # Errors
-    /// If a rate is below `-eps`, where the logarithm is NaN (seen on the CPU only), if `eps` is NaN, if shape, dtype
-    /// or device of the two differ, or the dtype is not a float.
+    /// If a rate is below `-eps`, which has no logarithm (checked on the CPU only), if `eps` is NaN, if the shapes,
+    /// dtypes or devices do not fit together, or if `input` is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
         let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
@@ -83,7 +86,7 @@ impl PoissonNllLoss {
     }
 }
 
-/// For the logarithm of a rate.
+/// Loss of the logarithm of a rate.
 #[derive(Clone, Copy)]
 struct OfLogRate {
     full: bool,
@@ -97,7 +100,7 @@ impl Elementwise<2> for OfLogRate {
     }
 }
 
-/// For a rate.
+/// Loss of a rate.
 #[derive(Clone, Copy)]
 struct OfRate {
     eps: f64,
@@ -109,13 +112,14 @@ impl Elementwise<2> for OfRate {
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let rate = x + S::constant(self.eps);
         let (log, (stirling, grad)) = (rate.ln(), stirling(y, self.full));
-        // A count of 0 has no such term, even at a rate of 0.
+        // For a count of 0 the term of the logarithm is 0, even at a rate of 0.
         let unless_0 = |value: S| S::select(y.eq(zero()), zero(), value);
         (x - unless_0(y * log) + stirling, [one::<S>() - unless_0(y / rate), grad - log])
     }
 }
 
-/// Stirling's approximation of `log y!` and its derivative, if it is asked for; 0 up to 1, as in PyTorch.
+/// Returns Stirling's approximation of `log y!` and its derivative if `full` is set, and 0 otherwise. As in PyTorch,
+/// both are 0 for `y` up to 1.
 #[inline(always)]
 fn stirling<S: Scalar>(y: S, full: bool) -> (S, S) {
     if !full {
@@ -133,7 +137,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn least_where_the_rate_is_the_count() -> Result<()> {
+    fn losses_of_log_rates_and_rates() -> Result<()> {
         let loss = PoissonNllLoss { reduction: Reduction::None, ..Default::default() };
         assert_values(loss.forward(&vector(&[0.0, 1.0]), &vector(&[1.0, 0.0])), &[1.0, 1f64.exp()])?;
         let loss = PoissonNllLoss { log_input: false, eps: 0.0, ..loss };
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_negative_rate() {
+    fn rejects_negative_rate() {
         let loss = PoissonNllLoss { log_input: false, ..Default::default() };
         refuses(
             loss.forward(&vector(&[1.0, -0.5]), &vector(&[1.0, 1.0])),
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("PoissonNllLoss", |x, y| PoissonNllLoss::default().forward(x, y));
     }
 }

@@ -4,9 +4,9 @@ use candle_core::{Error, Result, Tensor};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// How the losses of single elements or samples become the result.
+/// Reduction of the losses of elements or samples to the result.
 ///
-/// A reduction is written and parsed as PyTorch's word for it: `none`, `mean`, `sum`, `batchmean`.
+/// It is parsed from and displayed as PyTorch's name: `none`, `mean`, `sum` or `batchmean`.
 ///
 /// # Example
 /// ```
@@ -24,16 +24,16 @@ use std::str::FromStr;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reduction {
-    /// No reduction: one loss per element, or per sample where a loss is defined per sample.
+    /// No reduction. The result has the loss of each element, or of each sample if the loss is defined for samples.
     None,
-    /// The mean. [`NllLoss`](super::NllLoss) and [`CrossEntropyLoss`](super::CrossEntropyLoss) against classes divide by the
-    /// sum of the samples' class weights, 0 for an ignored sample. [`CtcLoss`](super::CtcLoss) first divides each loss by
-    /// the length of its target.
+    /// Mean. For classes, [`NllLoss`](super::NllLoss), [`CrossEntropyLoss`](super::CrossEntropyLoss) and
+    /// [`LinearCrossEntropyLoss`](super::LinearCrossEntropyLoss) divide by the sum of the samples' class weights, where
+    /// an ignored sample has weight 0. [`CtcLoss`](super::CtcLoss) first divides each loss by the length of its target.
     #[default]
     Mean,
-    /// The sum.
+    /// Sum.
     Sum,
-    /// The sum divided by the size of the first dimension (1 for a scalar).
+    /// Sum divided by the size of the first dimension (1 for a scalar).
     BatchMean,
 }
 
@@ -60,7 +60,7 @@ impl FromStr for Reduction {
 }
 
 impl Reduction {
-    /// The factor of the sum of losses of this shape; `None` for no reduction.
+    /// Returns the factor of the sum of losses of this shape, or `None` without a reduction.
     pub(super) fn factor(self, dims: &[usize]) -> Option<f64> {
         match self {
             Self::None => None,
@@ -79,7 +79,7 @@ impl Reduction {
         ops::like(&loss, input)
     }
 
-    /// The losses of the arguments' elements, each times its weight, reduced.
+    /// Computes the losses of the elements of the arguments, multiplies each by its weight, and reduces them.
     pub(super) fn elements<const N: usize>(
         self,
         args: &[Tensor; N],
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_pytorchs() -> Result<()> {
+    fn names_match_pytorch() -> Result<()> {
         for word in ["none", "mean", "sum", "batchmean"] {
             assert_eq!(word.parse::<Reduction>()?.to_string(), word);
         }

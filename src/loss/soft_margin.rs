@@ -4,15 +4,19 @@ use crate::kernel::elementwise::Elementwise;
 use crate::kernel::scalar::{Scalar, logistic, zero};
 use candle_core::{Result, Tensor};
 
-/// Logistic loss of a score `x` against a side `y`, 1 or -1: `l = log(1 + e^(-y·x))`.
+/// Logistic loss of a score `x` against a label `y`, which is 1 or -1:
 ///
-/// For two classes that are called 1 and -1. A smooth hinge: it falls with the score's lead on the right side and never
-/// quite reaches 0. With an unbounded score it is [`BceWithLogitsLoss`](super::BceWithLogitsLoss) with sides for
-/// labels; take that one for labels of 0 and 1, soft ones, or a weight for the rarer class. Behind a tanh, which keeps
-/// the score in [-1, 1], it can't fall below `log(1 + 1/e) = 0.313`.
+/// ```text
+/// l = log(1 + e^(-y·x))
+/// ```
 ///
-/// Computed without overflow: a score of 10,000 on the wrong side costs 10,000, where PyTorch gives infinity and a NaN
-/// gradient.
+/// Use it for two classes with the labels 1 and -1, with a linear last layer. The loss decreases as the score moves to
+/// the side of its label, and never reaches 0. After a tanh, which limits the score to [-1, 1], it can't fall below
+/// `log(1 + 1/e) = 0.313`. For labels of 0 and 1, for probabilities, or for a weight of the rarer class, use
+/// [`BceWithLogitsLoss`](super::BceWithLogitsLoss), which is the same loss with the label 0 in place of -1.
+///
+/// The computation does not overflow: the loss of a score of 10,000 on the wrong side is 10,000, where PyTorch returns
+/// infinity and a NaN gradient.
 ///
 /// Source: [`torch.nn.SoftMarginLoss`](https://pytorch.org/docs/stable/generated/torch.nn.SoftMarginLoss.html).
 ///
@@ -34,20 +38,21 @@ use candle_core::{Result, Tensor};
 #[cfg_attr(doc, doc = include_str!("../../assets/soft_margin.svg"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SoftMarginLoss {
-    /// How the element losses are reduced. Default: the mean.
+    /// Reduction of the element losses. Default: the mean.
     pub reduction: Reduction,
 }
 
 const LOSS: &str = "SoftMarginLoss";
 
 impl SoftMarginLoss {
-    /// The loss of the scores `input` against `target`, 1 or -1.
+    /// Returns the loss of the scores `input` against `target`, which holds 1 and -1.
     ///
-    /// Shapes: both of any shape, the same. Dtypes: both `f16`, `bf16`, `f32` or `f64`, the same. The result has that
-    /// dtype and is a scalar, or of the arguments' shape with [`Reduction::None`].
+    /// - Shapes: the same for both arguments, of any rank.
+    /// - Dtypes: `input` is `f16`, `bf16`, `f32` or `f64`. `target` is of the same dtype or of any integer dtype.
+    /// - Result: a scalar of the input's dtype. With [`Reduction::None`] it has the shape of the arguments.
     ///
     /// # Errors
-    /// If shape, dtype or device of the two differ, or the dtype is not a float.
+    /// If the shapes, dtypes or devices do not fit together, or if `input` is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
 
@@ -72,14 +77,14 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn a_large_score_on_the_wrong_side_costs_itself() -> Result<()> {
+    fn finite_for_large_scores() -> Result<()> {
         let loss = SoftMarginLoss { reduction: Reduction::None };
         let (x, y) = (vector(&[0.0, -1e4, -1e4]), vector(&[1.0, 1.0, -1.0]));
         assert_values(loss.forward(&x, &y), &[2f64.ln(), 1e4, 0.0])
     }
 
     #[test]
-    fn refuses_what_does_not_match() {
+    fn rejects_mismatched_arguments() {
         refuses_mismatches("SoftMarginLoss", |x, y| SoftMarginLoss::default().forward(x, y));
     }
 }

@@ -1,4 +1,4 @@
-//! What the losses' own tests share.
+//! Helpers for the unit tests of the losses.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -10,7 +10,7 @@ pub fn vector(values: &[f64]) -> Tensor {
     Tensor::new(values, &device()).unwrap()
 }
 
-/// The result, flattened, is `expected` to 1e-12.
+/// Asserts that the elements of the result equal `expected` to 1e-12.
 pub fn assert_values(result: Result<Tensor>, expected: &[f64]) -> Result<()> {
     let values = result?.flatten_all()?.to_vec1::<f64>()?;
     assert_eq!(values.len(), expected.len(), "{values:?} {expected:?}");
@@ -20,7 +20,7 @@ pub fn assert_values(result: Result<Tensor>, expected: &[f64]) -> Result<()> {
     Ok(())
 }
 
-/// The result is an error whose one line holds each of `parts`.
+/// Asserts that the result is an error, and that the first line of its message contains each of `parts`.
 pub fn refuses(result: Result<Tensor>, parts: &[&str]) {
     let message = result.expect_err("must be refused").to_string();
     let line = message.lines().next().unwrap();
@@ -29,7 +29,7 @@ pub fn refuses(result: Result<Tensor>, parts: &[&str]) {
     }
 }
 
-/// What every loss of an input and a target of its shape refuses.
+/// Asserts that a loss of an input and a target of the same shape rejects mismatched arguments.
 pub fn refuses_mismatches(loss: &str, forward: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) {
     let x = vector(&[0.5, 0.5, 0.5]);
     refuses(forward(&x, &x.reshape((3, 1)).unwrap()), &[loss, "target", "[3, 1]", "[3]"]);
@@ -39,7 +39,7 @@ pub fn refuses_mismatches(loss: &str, forward: impl Fn(&Tensor, &Tensor) -> Resu
     refuses(forward(&integers, &integers), &[loss, "input", "U32", "F32"]);
 }
 
-/// What every loss of class indices refuses.
+/// Asserts that a loss of class indices rejects invalid classes and weights, and takes classes of every integer dtype.
 pub fn refuses_bad_classes(
     loss: &str,
     forward: impl Fn(&Tensor, &Tensor, Option<Tensor>) -> Result<Tensor>,

@@ -8,18 +8,18 @@ use crate::kernel::switches::has_kernels_for;
 use crate::kernel::tensor_loss::{Scale, tensor_loss};
 use candle_core::{D, Result, Tensor, bail};
 
-/// A loss on three points: an anchor should be nearer to what is like it than to what is not, by `margin`:
+/// Hinge loss on three points: an anchor should be closer to a similar point than to a dissimilar point, by `margin`:
 ///
 /// ```text
 /// l = max(0, d(anchor, positive) - d(anchor, negative) + margin)    with d(u, v) = ‖u - v + eps‖_p
 /// ```
 ///
-/// For embeddings learned from comparisons: faces, products, sentences. Easy triplets soon cost nothing, so which
-/// triplets are made decides how far it learns. With `swap`, the negative's distance is the smaller of those to the
-/// anchor and to the positive.
+/// Use it to learn embeddings from comparisons, such as embeddings of faces, products or sentences. The loss of easy
+/// triplets soon becomes 0, so the result depends on the choice of triplets. With `swap`, the distance to the negative
+/// is the smaller of `d(anchor, negative)` and `d(positive, negative)`.
 ///
-/// Where pairs are known instead of triplets, take [`CosineEmbeddingLoss`](super::CosineEmbeddingLoss) or
-/// [`HingeEmbeddingLoss`](super::HingeEmbeddingLoss); for a distance that is no norm,
+/// For labeled pairs use [`CosineEmbeddingLoss`](super::CosineEmbeddingLoss) or
+/// [`HingeEmbeddingLoss`](super::HingeEmbeddingLoss). For a distance that is not a norm use
 /// [`TripletMarginWithDistanceLoss`](super::TripletMarginWithDistanceLoss).
 ///
 /// Source: Balntas et al., [Learning local feature descriptors with triplets and shallow convolutional neural
@@ -47,15 +47,15 @@ use candle_core::{D, Result, Tensor, bail};
 #[cfg_attr(doc, doc = include_str!("../../assets/triplet_margin.svg"))]
 #[derive(Debug, Clone, Copy)]
 pub struct TripletMarginLoss {
-    /// The lead from which a triplet costs nothing, in the unit of the distance; positive. Default 1.
+    /// Difference of the distances at which the loss becomes 0, in the unit of the distance; positive. Default: 1.
     pub margin: f64,
-    /// The norm of the distance: 0 or more, infinity included. Default 2.
+    /// Degree of the norm: 0 or more, or infinity. Default: 2.
     pub p: f64,
-    /// Added to each difference, in the unit of the points, so that a distance is hardly ever 0. Default 1e-6.
+    /// Number added to each element of a difference, so that a distance is rarely 0. Default: 1e-6.
     pub eps: f64,
-    /// Whether the negative may be compared with the positive instead of the anchor. Default false.
+    /// Whether the distance from the positive to the negative is used if it is smaller. Default: false.
     pub swap: bool,
-    /// How the triplet losses are reduced. Default: the mean.
+    /// Reduction of the triplet losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -68,15 +68,17 @@ impl Default for TripletMarginLoss {
 const LOSS: &str = "TripletMarginLoss";
 
 impl TripletMarginLoss {
-    /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
+    /// Returns the loss of the points `anchor`, `positive` (the similar point) and `negative` (the dissimilar point).
     ///
-    /// Shapes: all three `(…, D)`, the same. Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same. The result has
-    /// that dtype and is a scalar, or of shape `(…)` with [`Reduction::None`]. The derivative of a margin that is met
-    /// exactly, and of a distance of 0, is 0.
+    /// - Shapes: the same for all three arguments, `(…, D)`.
+    /// - Dtypes: the same for all three arguments: `f16`, `bf16`, `f32` or `f64`.
+    /// - Result: a scalar of the same dtype. With [`Reduction::None`] it has the shape `(…)`.
+    /// - Gradient: 0 at the margin, and 0 of a distance of 0. At `p = ∞`, elements with the same largest absolute value
+    ///   get equal parts. With `swap`, equal distances get half each.
     ///
     /// # Errors
-    /// If `margin` is not positive, if `p` is negative or NaN, if `eps` is NaN, if the points are scalars, if shape,
-    /// dtype or device of the three differ, or the dtype is not a float.
+    /// If `margin` is not positive, if `p` is negative or NaN, if `eps` is NaN, if the points are scalars, if `p` is
+    /// infinity and `D` is 0, if the shapes, dtypes or devices differ, or if the dtype is not a float.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
         check_option(LOSS, "p", self.p, self.p >= 0.0, "0 or more")?;
@@ -97,12 +99,13 @@ impl TripletMarginLoss {
             return row_loss(points.each_ref(), dim, factor, triplet);
         }
         let points = ops::to_compute(points.each_ref())?;
-        let loss = tensor_loss(points.each_ref(), Some(dim), factor.into(), move |points, _| triplet.loss_by_ops(points))?;
+        let loss =
+            tensor_loss(points.each_ref(), Some(dim), factor.into(), move |points, _| triplet.loss_by_ops(points))?;
         ops::like(&loss, anchor)
     }
 }
 
-/// `‖u - v + eps‖_p` over the last dimension, which of two scalars is their difference.
+/// Returns `‖u - v + eps‖_p` over the last dimension. Scalars are vectors of one element.
 pub(super) fn distance(u: &Tensor, v: &Tensor, norm: Norm) -> Result<Tensor> {
     if u.rank() == 0 {
         return distance(&u.unsqueeze(0)?, &v.unsqueeze(0)?, norm);
@@ -119,7 +122,7 @@ pub(super) fn distance(u: &Tensor, v: &Tensor, norm: Norm) -> Result<Tensor> {
     })
 }
 
-/// A `p`-norm of the difference of two points, to whose elements `eps` is added.
+/// `p`-norm of the difference of two points. `eps` is added to the elements of the difference.
 #[derive(Clone, Copy)]
 pub(super) struct Norm {
     pub p: f64,
@@ -127,11 +130,12 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// Returns the norm of a row of differences, and a factor of its gradient, which takes the row's place.
+    /// Returns the norm of a row of differences, and a factor of its gradient. Overwrites the row with the gradient
+    /// without this factor.
     #[inline(always)]
     fn norm_and_grad_in_place<W: Float>(self, row: &mut [Lanes<W>], len: usize) -> (W, W) {
         let (zero, one) = (W::ZERO, W::ONE);
-        // In the padding the difference is eps.
+        // The difference of the padding is eps, not 0.
         row.as_flattened_mut()[len..].fill(zero);
         let unless_0 = |x: W, value: W| if x == zero { zero } else { value };
         match self.p {
@@ -150,7 +154,7 @@ impl Norm {
             }
             f64::INFINITY => {
                 let max = max_abs(row);
-                // All that are the largest share the gradient.
+                // Elements with the same largest absolute value get equal parts of the gradient.
                 let [count] = map(row, |d| {
                     let hit = if d.abs() == max { one } else { zero };
                     (sign(d) * hit, [hit])
@@ -158,7 +162,8 @@ impl Norm {
                 (max, one / count)
             }
             p => {
-                // Divided by the largest, so that no power overflows or vanishes: m · (Σ (|d| / m)^p)^(1/p).
+                // Divided by the largest element m, so that no power overflows or underflows:
+                // m · (Σ (|d| / m)^p)^(1/p).
                 let (max, p) = (max_abs(row), W::constant(p));
                 let scale = if max == zero || max == W::INFINITY { one } else { max };
                 let [sum] = map(row, |d| {
@@ -177,11 +182,11 @@ impl Norm {
         if self.eps == 0.0 { Ok(difference) } else { difference.affine(1.0, self.eps) }
     }
 
-    /// The norm of the differences `d`, (…, 1), and its gradient as a direction, (…, D), and a factor of that, (…, 1); from
-    /// tensor ops.
+    /// Returns the norm of the differences `d`, (…, 1), and its gradient as the product of a direction, (…, D), and a
+    /// factor, (…, 1). It uses tensor ops.
     fn norm_by_ops(self, d: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let zero = ops::constant(0.0, &d.detach())?;
-        // Two choices, so that NaN stays.
+        // Two selections, so that the sign of NaN is NaN.
         let sign = || -> Result<Tensor> {
             let (plus, minus) = (ops::constant(1.0, &zero)?, ops::constant(-1.0, &zero)?);
             d.lt(0f64)?.where_cond(&minus, &d.gt(0f64)?.where_cond(&plus, d)?)
@@ -201,7 +206,7 @@ impl Norm {
             }
             2.0 => {
                 let square = d.sqr()?.sum_keepdim(D::Minus1)?;
-                // Of 1 in place of 0: there neither the gradient nor its own derivative is infinite.
+                // 1 replaces 0, so that neither the gradient nor its derivative is infinite.
                 let is_0 = square.eq(0f64)?;
                 let norm = ops::masked_fill(&square, &is_0, 1.0)?.sqrt()?;
                 let slope = ops::masked_fill(&norm.recip()?, &is_0, 0.0)?;
@@ -212,7 +217,7 @@ impl Norm {
                 let is_largest = size.broadcast_eq(&ops::max_keepdim(&size, size.rank() - 1)?)?;
                 let hits = is_largest.where_cond(&ops::constant(1.0, &zero)?, &zero)?;
                 let slope = hits.sum_keepdim(D::Minus1)?.recip()?;
-                // A sum, so that a NaN that is not the largest stays.
+                // A sum, so that a NaN that is not the maximum propagates.
                 let norm = ((size * &hits)?.sum_keepdim(D::Minus1)? * &slope)?;
                 Ok((norm, (sign()? * hits)?, slope))
             }
@@ -222,7 +227,7 @@ impl Norm {
                 let is_unscaled = (max.eq(0f64)? + max.eq(f64::INFINITY)?)?;
                 let scale = ops::masked_fill(&max, &is_unscaled, 1.0)?;
                 let is_0 = d.eq(0f64)?;
-                // Of 1 in place of 0, as above.
+                // 1 replaces 0, as above.
                 let ratio = ops::masked_fill(&size.broadcast_div(&scale)?, &is_0, 1.0)?;
                 let powers = ops::masked_fill(&ratio.powf(p)?, &is_0, 0.0)?;
                 let sum = powers.sum_keepdim(D::Minus1)?;
@@ -236,7 +241,7 @@ impl Norm {
     }
 }
 
-/// The largest absolute value of a row; NaN if one is NaN.
+/// Returns the largest absolute value of a row, or NaN if the row contains NaN.
 #[inline(always)]
 fn max_abs<W: Float>(row: &[Lanes<W>]) -> W {
     row.as_flattened().iter().fold(W::ZERO, |max, d| nan_max(max, d.abs()))
@@ -255,7 +260,7 @@ impl RowLoss<2> for Norm {
     }
 }
 
-/// What the negative lacks to being farther than the positive by the margin.
+/// Triplet loss of rows: `max(0, d(anchor, positive) - d(anchor, negative) + margin)`.
 #[derive(Clone, Copy)]
 struct Triplet {
     norm: Norm,
@@ -264,14 +269,14 @@ struct Triplet {
 }
 
 impl Triplet {
-    /// The losses and the gradients by all three points, from tensor ops.
+    /// Returns the losses, and their gradients by all three points. It uses tensor ops.
     fn loss_by_ops(self, [a, p, n]: [&Tensor; 3]) -> Result<(ops::Scaled, [Option<ops::Scaled>; 3])> {
         let (to_positive, by_positive, positive_slope) = self.norm.norm_by_ops(&self.norm.difference(a, p)?)?;
         let (mut to_negative, by_negative, mut negative_slope) = self.norm.norm_by_ops(&self.norm.difference(a, n)?)?;
         let mut swapped_grad = None;
         if self.swap {
             let (swapped, by_swapped, slope) = self.norm.norm_by_ops(&self.norm.difference(p, n)?)?;
-            // The gradient of the nearer, of both by half where they are as near. NaN stays.
+            // The smaller distance gets the gradient, and equal distances get half each. NaN propagates.
             let (zero, one) = (swapped.detach().zeros_like()?, swapped.detach().ones_like()?);
             let (is_nearer, is_tied) = (swapped.lt(&to_negative)?, swapped.eq(&to_negative)?);
             let share = is_nearer.where_cond(&one, &is_tied.where_cond(&one.affine(0.5, 0.0)?, &zero)?)?;
@@ -307,16 +312,21 @@ impl RowLoss<3> for Triplet {
     const PADDING: [f64; 3] = [0.0; 3];
 
     #[inline(always)]
-    fn loss_and_grad_in_place<W: Float>(&self, _: usize, [a, p, n]: [&mut [Lanes<W>]; 3], len: usize) -> Option<(W, W)> {
+    fn loss_and_grad_in_place<W: Float>(
+        &self,
+        _: usize,
+        [a, p, n]: [&mut [Lanes<W>]; 3],
+        len: usize,
+    ) -> Option<(W, W)> {
         let (zero, eps) = (W::ZERO, W::constant(self.norm.eps));
-        // The differences of each two take the place of the three.
+        // The three rows are overwritten with the differences of each two points.
         map_three(a, p, n, |a, p, n| [a - p + eps, a - n + eps, p - n + eps]);
         let (to_positive, by_positive) = self.norm.norm_and_grad_in_place(a, len);
         let (mut to_negative, mut by_negative) = self.norm.norm_and_grad_in_place(p, len);
         let mut by_swapped = zero;
         if self.swap {
             let (swapped, by) = self.norm.norm_and_grad_in_place(n, len);
-            // The gradient of the nearer, of both by half where they are as near. NaN stays.
+            // The smaller distance gets the gradient, and equal distances get half each. NaN propagates.
             let share = W::constant(if swapped < to_negative {
                 1.0
             } else if swapped == to_negative {
@@ -342,7 +352,7 @@ impl RowLoss<3> for Triplet {
     }
 }
 
-/// Replaces each three elements by `f` of them.
+/// Replaces the three elements at each index with `f` of them.
 #[inline(always)]
 fn map_three<W: Float>(a: &mut [Lanes<W>], b: &mut [Lanes<W>], c: &mut [Lanes<W>], f: impl Fn(W, W, W) -> [W; 3]) {
     for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
@@ -358,7 +368,7 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn the_positive_should_be_nearer_by_the_margin() -> Result<()> {
+    fn losses_with_and_without_swap() -> Result<()> {
         let point = |x: f64, y: f64| vector(&[x, y]);
         let (anchor, positive, negative) = (point(0.0, 0.0), point(3.0, 4.0), point(0.0, 5.5));
         let loss = TripletMarginLoss { eps: 0.0, ..Default::default() };
@@ -368,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_options_that_make_no_sense() {
+    fn rejects_invalid_options() {
         let x = vector(&[1.0]);
         let refused = |loss: TripletMarginLoss, part| refuses(loss.forward(&x, &x, &x), &["TripletMarginLoss", part]);
         refused(TripletMarginLoss { margin: 0.0, ..Default::default() }, "margin is 0");
@@ -377,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_does_not_match() -> Result<()> {
+    fn rejects_mismatched_arguments() -> Result<()> {
         let (x, loss) = (vector(&[1.0, 2.0]), TripletMarginLoss::default());
         refuses(loss.forward(&x, &vector(&[1.0]), &x), &["TripletMarginLoss", "positive", "[1]", "anchor", "[2]"]);
         refuses(loss.forward(&x, &x, &vector(&[1.0])), &["TripletMarginLoss", "negative", "[1]", "anchor", "[2]"]);

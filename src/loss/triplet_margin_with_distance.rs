@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use std::fmt;
 use std::sync::Arc;
 
-/// A distance between points, or rows of points: from two tensors of shape `(…, D)` to one of shape `(…)`.
+/// Function that returns the distances, `(…)`, of two tensors of points, both `(…, D)`.
 ///
 /// # Example
 /// ```
@@ -22,22 +22,22 @@ use std::sync::Arc;
 /// ```
 pub type DistanceFunction = Arc<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
 
-/// [`TripletMarginLoss`](super::TripletMarginLoss) under a distance `d` of your own:
+/// [`TripletMarginLoss`](super::TripletMarginLoss) with a custom distance `d`:
 ///
 /// ```text
 /// l = max(0, d(anchor, positive) - d(anchor, negative) + margin)
 /// ```
 ///
-/// For distances that are no norm of a difference: the cosine's, the squared one, one that is learned. Choose `margin`
-/// in the unit of the distance. Under a norm, [`TripletMarginLoss`](super::TripletMarginLoss) is the same without a
-/// closure.
+/// Use it for a distance that is not a norm of a difference, such as the cosine distance, the squared Euclidean
+/// distance or a learned distance. Choose `margin` in the unit of the distance. For a norm, use
+/// [`TripletMarginLoss`](super::TripletMarginLoss), which needs no closure.
 ///
-/// Source:
-/// [`torch.nn.TripletMarginWithDistanceLoss`](https://pytorch.org/docs/stable/generated/torch.nn.TripletMarginWithDistanceLoss.html).
+/// Source: [`torch.nn.TripletMarginWithDistanceLoss`][pytorch].
 ///
 /// Example: [`examples/triplet_margin_with_distance.rs`][example], run by
 /// `cargo run --example triplet_margin_with_distance`.
 ///
+/// [pytorch]: https://pytorch.org/docs/stable/generated/torch.nn.TripletMarginWithDistanceLoss.html
 /// [example]: https://docs.rs/crate/candle-losses/latest/source/examples/triplet_margin_with_distance.rs
 ///
 /// # Example
@@ -59,13 +59,14 @@ pub type DistanceFunction = Arc<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Sen
 #[cfg_attr(doc, doc = include_str!("../../assets/triplet_margin_with_distance.svg"))]
 #[derive(Clone)]
 pub struct TripletMarginWithDistanceLoss {
-    /// `d`, made of differentiable tensor ops. Default: the Euclidean distance, with 1e-6 added to each difference.
+    /// Distance `d`, made of differentiable tensor ops. Default: the Euclidean distance, with 1e-6 added to each
+    /// element of the difference.
     pub distance_function: DistanceFunction,
-    /// The lead from which a triplet costs nothing, in the unit of the distance; positive. Default 1.
+    /// Difference of the distances at which the loss becomes 0, in the unit of the distance; positive. Default: 1.
     pub margin: f64,
-    /// Whether the negative may be compared with the positive instead of the anchor. Default false.
+    /// Whether the distance from the positive to the negative is used if it is smaller. Default: false.
     pub swap: bool,
-    /// How the triplet losses are reduced. Default: the mean.
+    /// Reduction of the triplet losses. Default: the mean.
     pub reduction: Reduction,
 }
 
@@ -93,15 +94,17 @@ impl fmt::Debug for TripletMarginWithDistanceLoss {
 const LOSS: &str = "TripletMarginWithDistanceLoss";
 
 impl TripletMarginWithDistanceLoss {
-    /// The loss of the points `anchor`, `positive` (like it) and `negative` (not like it).
+    /// Returns the loss of the points `anchor`, `positive` (the similar point) and `negative` (the dissimilar point).
     ///
-    /// Shapes: all three the same, such as `(N, D)`. Dtypes: all three `f16`, `bf16`, `f32` or `f64`, the same; the
-    /// distance gets the two half precisions as `f32`. The result has the arguments' dtype and is a scalar, or of the
-    /// distance's shape with [`Reduction::None`]. The derivative of a margin that is met exactly is 0.
+    /// - Shapes: the same for all three arguments, such as `(N, D)`.
+    /// - Dtypes: the same for all three arguments: `f16`, `bf16`, `f32` or `f64`. The distance function gets `f16` and
+    ///   `bf16` arguments as `f32`.
+    /// - Result: a scalar of the arguments' dtype. With [`Reduction::None`] it has the shape of a distance.
+    /// - Gradient at the margin: 0. With `swap`, equal distances get half each.
     ///
     /// # Errors
-    /// If `margin` is not positive, if shape, dtype or device of the three differ, if the dtype is not a float, or
-    /// where the distance fails.
+    /// If `margin` is not positive, if the shapes, dtypes or devices differ, if the dtype is not a float, or if the
+    /// distance function returns an error.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "margin", self.margin, self.margin > 0.0, "positive")?;
         let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
@@ -118,7 +121,8 @@ impl TripletMarginWithDistanceLoss {
     }
 }
 
-/// The smaller; NaN if one is NaN, which candle's `minimum` drops on a GPU. Equal ones share the gradient.
+/// Returns the smaller elements, or NaN where an element is NaN, which candle's `minimum` may drop on a GPU. Equal
+/// elements get half of the gradient each.
 fn minimum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let minimum = a.minimum(b)?;
     b.eq(b)?.where_cond(&a.eq(a)?.where_cond(&minimum, a)?, b)
@@ -130,15 +134,17 @@ mod tests {
     use crate::loss::testing::*;
 
     #[test]
-    fn any_distance_will_do() -> Result<()> {
-        let loss =
-            TripletMarginWithDistanceLoss { distance_function: Arc::new(|u, v| (u - v)?.abs()?.max(0)), ..Default::default() };
+    fn custom_distance() -> Result<()> {
+        let loss = TripletMarginWithDistanceLoss {
+            distance_function: Arc::new(|u, v| (u - v)?.abs()?.max(0)),
+            ..Default::default()
+        };
         let (anchor, positive, negative) = (vector(&[0.0, 0.0]), vector(&[3.0, 1.0]), vector(&[2.0, 2.5]));
         assert_values(loss.forward(&anchor, &positive, &negative), &[3.0 - 2.5 + 1.0])
     }
 
     #[test]
-    fn refuses_what_makes_no_sense_or_does_not_match() {
+    fn rejects_invalid_margin_and_mismatched_arguments() {
         let (x, loss) = (vector(&[1.0, 2.0]), TripletMarginWithDistanceLoss { margin: -1.0, ..Default::default() });
         refuses(loss.forward(&x, &x, &x), &["TripletMarginWithDistanceLoss", "margin is -1"]);
         let loss = TripletMarginWithDistanceLoss::default();

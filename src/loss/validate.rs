@@ -1,9 +1,10 @@
-//! Checks of arguments and options. Each error names the loss and the argument, what it is, and what it must be.
+//! Checks of arguments and options. Each error names the loss and the argument, and says what the argument is and what
+//! it must be.
 
 use crate::kernel::{ops, scan, switches};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// The arguments of a loss of single elements: all of one shape, one float dtype and one device.
+/// Checks that the arguments of an elementwise loss have the same shape, float dtype and device, and returns them.
 pub(super) fn matching<const N: usize>(loss: &str, args: [(&str, &Tensor); N]) -> Result<[Tensor; N]> {
     let (first_name, first) = args[0];
     for (name, arg) in args {
@@ -20,7 +21,8 @@ pub(super) fn matching<const N: usize>(loss: &str, args: [(&str, &Tensor); N]) -
     Ok(args.map(|(_, arg)| arg.clone()))
 }
 
-/// The same where the last argument may also be integers: 0 and 1, ±1, or counts. They become floats.
+/// Checks the arguments of an elementwise loss like [`matching`], but takes a last argument of any integer dtype too (0
+/// and 1, ±1, or counts) and converts it to a float dtype.
 pub(super) fn matching_integers<const N: usize>(loss: &str, mut args: [(&str, &Tensor); N]) -> Result<[Tensor; N]> {
     let (first, (name, last)) = (args[0], args[N - 1]);
     let input = first.1;
@@ -28,8 +30,8 @@ pub(super) fn matching_integers<const N: usize>(loss: &str, mut args: [(&str, &T
         return matching(loss, args);
     }
     same_device(loss, (name, last), first)?;
-    // A kernel reads arguments of one dtype. Tensor ops compute in single precision at least, and a GPU lacks some casts
-    // to half precision.
+    // A kernel needs all arguments in one dtype. Tensor ops compute in `f32` or `f64`, and a GPU lacks some casts to
+    // half precision.
     let has_kernels = switches::has_kernels_for(&[input]);
     let dtype = if has_kernels { input.dtype() } else { ops::compute_dtype(input.dtype()) };
     args[N - 1] = first;
@@ -38,7 +40,7 @@ pub(super) fn matching_integers<const N: usize>(loss: &str, mut args: [(&str, &T
     Ok(matched)
 }
 
-/// Same dtype and same device.
+/// Checks that two arguments have the same dtype and device.
 pub(super) fn same_kind(loss: &str, (name, arg): (&str, &Tensor), (other_name, other): (&str, &Tensor)) -> Result<()> {
     if arg.dtype() != other.dtype() {
         bail!(
@@ -55,7 +57,7 @@ pub(super) fn same_device(
     (name, arg): (&str, &Tensor),
     (other_name, other): (&str, &Tensor),
 ) -> Result<()> {
-    // By location, as in candle: a GPU that was opened twice is the same device.
+    // As in candle, by location: two handles of one GPU are the same device.
     if arg.device().location() != other.device().location() {
         bail!(
             "{loss}: {name} is on {:?} but {other_name} is on {:?}; move one with to_device",
@@ -66,7 +68,7 @@ pub(super) fn same_device(
     Ok(())
 }
 
-/// The precision that a loss of `arg` is computed in: `f64` for `f64`, else `f32`.
+/// Returns the compute dtype for `arg`: `f64` for `f64`, and `f32` for other float dtypes.
 pub(super) fn float_dtype(loss: &str, name: &str, arg: &Tensor) -> Result<DType> {
     match arg.dtype() {
         DType::F16 | DType::BF16 | DType::F32 => Ok(DType::F32),
@@ -75,15 +77,15 @@ pub(super) fn float_dtype(loss: &str, name: &str, arg: &Tensor) -> Result<DType>
     }
 }
 
-/// A float tensor in the precision that a loss is computed in. A tensor without elements comes to the CPU, as GPU kernels
-/// fail on it.
+/// Converts a float tensor to the compute dtype. Moves a tensor without elements to the CPU, because GPU kernels fail
+/// on it.
 pub(super) fn float(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
     float_dtype(loss, name, arg)?;
     let [arg] = ops::to_compute([arg])?;
     Ok(arg)
 }
 
-/// Class indices or lengths as `i64`.
+/// Converts class indices or lengths to `i64`.
 pub(super) fn class_indices(loss: &str, name: &str, arg: &Tensor) -> Result<Tensor> {
     if !arg.dtype().is_int() {
         bail!("{loss}: {name} has dtype {:?} but needs one of U8, U32, I16, I32, I64", arg.dtype())
@@ -94,12 +96,12 @@ pub(super) fn class_indices(loss: &str, name: &str, arg: &Tensor) -> Result<Tens
     ops::cast(arg, DType::I64)
 }
 
-/// Class indices or lengths, read by the host.
+/// Reads class indices or lengths on the host.
 pub(super) fn read_indices(loss: &str, name: &str, arg: &Tensor) -> Result<Vec<i64>> {
     class_indices(loss, name, arg)?.flatten_all()?.to_vec1()
 }
 
-/// A weight that broadcasts to the shape of `input`, in the precision that is computed in. It is not differentiated.
+/// Checks that a weight broadcasts to the shape of `input`, and returns it detached and in the compute dtype.
 pub(super) fn broadcast_weight(
     loss: &str,
     name: &str,
@@ -116,7 +118,7 @@ pub(super) fn broadcast_weight(
     float(loss, name, &weight.detach())?.to_dtype(float_dtype(loss, "input", input)?).map(Some)
 }
 
-/// Refuses an option that is not `ok`.
+/// Returns an error for an option that is not `ok`.
 pub(super) fn check_option(loss: &str, name: &str, value: f64, ok: bool, need: &str) -> Result<()> {
     if !ok {
         bail!("{loss}: {name} is {value} but must be {need}")
@@ -124,7 +126,8 @@ pub(super) fn check_option(loss: &str, name: &str, value: f64, ok: bool, need: &
     Ok(())
 }
 
-/// Refuses the first element that is not `ok`, on the CPU: a GPU is not waited for.
+/// Returns an error for the first element that is not `ok`. It checks tensors on the CPU only, because the host would
+/// have to wait for a GPU.
 pub(super) fn check_elements(
     loss: &str,
     name: &str,
