@@ -4,7 +4,7 @@ use super::cpu::{Arg, GradOutputs, LossKernel, cpu_loss, sum_and_grad};
 use super::element::{Element, with_element};
 use super::lanes::{CHUNK, LANES, Lanes, join, multiply};
 use super::parallel::in_parallel;
-use super::scalar::{Float, Scalar};
+use super::scalar::{Float, Scalar, relu};
 use super::strided::{SharedBuffer, Strided};
 use candle_core::{Layout, Result, Tensor, WithDType};
 use pulp::{Simd, WithSimd};
@@ -398,6 +398,12 @@ pub(crate) fn row_max<W: Float>(row: &[Lanes<W>]) -> W {
     join(max, larger)
 }
 
+/// `max(0, lead + x)`, but 0 where `x` is -∞: an element that is not compared, or that no lead is too small for.
+#[inline(always)]
+pub(crate) fn hinge<W: Float>(lead: W, x: W) -> W {
+    if x == -W::INFINITY { W::ZERO } else { relu(lead + x) }
+}
+
 /// The larger, or `b` if one is NaN.
 #[inline(always)]
 pub(crate) fn larger<W: Float>(a: W, b: W) -> W {
@@ -407,7 +413,7 @@ pub(crate) fn larger<W: Float>(a: W, b: W) -> W {
 /// The larger; NaN if one is NaN.
 #[inline(always)]
 pub(crate) fn nan_max<W: Float>(a: W, b: W) -> W {
-    if Scalar::eq(a, a) { larger(a, b) } else { a }
+    if a.is_nan() { a } else { larger(a, b) }
 }
 
 /// Replaces each element `x` of a row by the first part of `f(x)`, and returns the sums of the others.

@@ -37,6 +37,7 @@ pub(crate) trait Float: Scalar<Mask = bool> + WithDType + std::iter::Sum {
     const INFINITY: Self;
 
     fn powf(self, exponent: Self) -> Self;
+    fn is_nan(self) -> bool;
 }
 
 macro_rules! float {
@@ -98,6 +99,11 @@ macro_rules! float {
             #[inline(always)]
             fn powf(self, exponent: Self) -> Self {
                 self.powf(exponent)
+            }
+
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                self.is_nan()
             }
         }
     };

@@ -2,7 +2,7 @@ use super::Reduction;
 use super::validate::{float, float_dtype, read_indices};
 use crate::kernel::graph::{Value, node};
 use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients};
-use crate::kernel::{LabelSequence, ctc_losses};
+use crate::kernel::{LabelSequence, ctc_losses, ops};
 use candle_core::{D, Device, Result, Shape, Tensor, bail};
 
 /// Connectionist temporal classification (CTC): the negative log-likelihood of a label sequence, summed over all its
@@ -118,18 +118,19 @@ impl CtcLoss {
         let lattice = Lattice::new(&log_p.detach(), sequences, self.blank)?;
         let (alphas, loss) = lattice.forward()?;
 
-        let possible = loss.ne(f64::INFINITY)?;
-        let shown = if self.zero_infinity { possible.where_cond(&loss, &loss.zeros_like()?)? } else { loss.clone() };
-        node([log_p], Value::Tensor(shown), move |[log_p], grad| {
-            let scale = possible.where_cond(&grad.detach(), &grad.detach().zeros_like()?)?;
-            let gradient = lattice.gradient(&alphas, &loss)?.broadcast_mul(&scale.unsqueeze(1)?)?;
+        let is_impossible = loss.eq(f64::INFINITY)?;
+        let value = if self.zero_infinity { ops::masked_fill(&loss, &is_impossible, 0.0)? } else { loss.clone() };
+        let is_impossible = is_impossible.unsqueeze(1)?;
+        node([log_p], Value::Tensor(value), move |[log_p], grad| {
+            let gradient = lattice.gradient(&alphas, &loss)?.broadcast_mul(&grad.detach().unsqueeze(1)?)?;
+            let gradient = ops::masked_fill(&gradient, &is_impossible, 0.0)?;
             if !keeps_graph_of_gradients() {
                 return Ok([Some(gradient)]);
             }
-            let again = node([log_p, grad], Value::Tensor(gradient), |_, _| {
+            let once = node([log_p, grad], Value::Tensor(gradient), |_, _| {
                 bail!("{LOSS}: second derivatives are not available")
             })?;
-            Ok([Some(again)])
+            Ok([Some(once)])
         })
     }
 }
@@ -253,15 +254,16 @@ impl Lattice {
         let mut alphas: Vec<Tensor> = Vec::new();
         let mut loss = self.without_steps.clone();
         for t in 0..self.emitted.dim(0)? {
-            let before = match alphas.last() {
+            let emitted = self.emitted.get(t)?;
+            let alpha = match alphas.last() {
                 Some(alpha) => {
                     let skipped = (shifted(alpha, 2)? + &self.skip)?;
-                    log_sum_exp(&Tensor::stack(&[alpha, &shifted(alpha, 1)?, &skipped], 0)?, 0)?
+                    (log_sum_exp(&Tensor::stack(&[alpha, &shifted(alpha, 1)?, &skipped], 0)?, 0)? + emitted)?
                 }
-                None => self.begin.clone(),
+                // A choice, not a sum with -∞: a NaN where no path begins touches nothing.
+                None => self.begin.eq(0f64)?.where_cond(&emitted, &self.begin)?,
             };
-            let alpha = (before + self.emitted.get(t)?)?;
-            let ended = (&alpha + &self.end)?;
+            let ended = self.end.eq(0f64)?.where_cond(&alpha, &self.end)?;
             let ended = log_sum_exp(&ended, 1)?.neg()?;
             loss = self.last_step.get(t)?.squeeze(1)?.where_cond(&ended, &loss)?;
             alphas.push(alpha);

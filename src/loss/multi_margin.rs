@@ -3,8 +3,8 @@ use super::class_targets::ClassTargets;
 use super::validate::{check_option, float};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::ops::{self, Scaled};
-use crate::kernel::rows::{RowLoss, WeightedTargets, map, row_loss};
-use crate::kernel::scalar::{Float, Scalar, relu};
+use crate::kernel::rows::{RowLoss, WeightedTargets, hinge, map, row_loss};
+use crate::kernel::scalar::{Float, Scalar};
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{Result, Tensor, bail};
 
@@ -95,7 +95,7 @@ impl MultiMarginLoss {
             let loss = tensor_loss([&x], Some(dim), factor.into(), move |[x], _| {
                 let (weight, own) = (classes.row_weight()?, classes.gather(x)?);
                 let mut excess = x.broadcast_add(&own.affine(-1.0, margin)?)?;
-                let is_none = (excess.le(0f64)? + classes.is_class()?)?;
+                let is_none = ((excess.le(0f64)? + x.eq(f64::NEG_INFINITY)?)? + classes.is_class()?)?;
                 excess = ops::masked_fill(&excess, &is_none, 0.0)?;
                 let (losses, by_x, power) = if p == 1 {
                     (excess, is_none.where_cond(&ops::constant(0.0, x)?, &ops::constant(1.0, x)?)?, 1.0)
@@ -129,11 +129,12 @@ impl RowLoss<1> for Violations {
     #[inline(always)]
     fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
         let (class, weight) = self.targets.get(i)?;
-        let lead = W::constant(self.margin) - row.as_flattened()[class];
+        let own = row.as_flattened()[class];
+        let lead = W::constant(self.margin) - own;
         // The class is not compared with itself.
         row.as_flattened_mut()[class] = -W::INFINITY;
         let [loss, grads] = map(row, |x| {
-            let excess = relu(lead + x);
+            let excess = hinge(lead, x);
             let (loss, grad) = if self.p == 1 {
                 (excess, W::select(Scalar::le(excess, W::ZERO), W::ZERO, W::ONE))
             } else {
@@ -142,6 +143,7 @@ impl RowLoss<1> for Violations {
             (grad, [loss, grad])
         });
         row.as_flattened_mut()[class] = -grads;
+        let loss = if own.is_nan() { own } else { loss };
         let share = W::constant(weight / len as f64);
         Some((loss * share, share))
     }

@@ -2,8 +2,8 @@ use super::Reduction;
 use super::validate::{class_indices, float, float_dtype, read_indices, same_device};
 use crate::kernel::lanes::{LANES, Lanes};
 use crate::kernel::ops::{self, Scaled};
-use crate::kernel::rows::{RowLoss, map_both, row_loss};
-use crate::kernel::scalar::{Float, Scalar, relu};
+use crate::kernel::rows::{RowLoss, hinge, map_both, row_loss};
+use crate::kernel::scalar::{Float, Scalar};
 use crate::kernel::switches::{has_kernels_for, reads_values};
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{D, DType, Device, Result, Tensor, bail};
@@ -114,8 +114,11 @@ impl RowLoss<1> for ListLoss {
         let (mut loss, mut of_listed) = (W::ZERO, Vec::with_capacity(listed.len()));
         for &(_, score) in &listed {
             let lead = W::ONE - score;
+            if score.is_nan() {
+                loss = score;
+            }
             let [missing, hits] = map_both([&mut *row, &mut grads], |x, grad| {
-                let missing = relu(lead + x);
+                let missing = hinge(lead, x);
                 let hit = W::select(Scalar::le(missing, W::ZERO), W::ZERO, W::ONE);
                 ([x, grad + hit], [missing, hit])
             });
@@ -180,7 +183,8 @@ impl Lists {
         let longest = self.index.dim(1)?;
         let scores = x.contiguous()?.gather(&self.index, 1)?;
         let zeros = x.detach().zeros_like()?;
-        let is_rival = zeros.scatter_add(&self.index, &self.is_listed, 1)?.eq(0f64)?.unsqueeze(1)?;
+        let is_listed = zeros.scatter_add(&self.index, &self.is_listed, 1)?.gt(0f64)?;
+        let is_out = (is_listed + x.eq(f64::NEG_INFINITY)?)?.unsqueeze(1)?;
         let lead = scores.affine(-1.0, 1.0)?.unsqueeze(2)?;
         let is_past_end = self.is_listed.eq(0f64)?.unsqueeze(2)?;
         let (mut losses, mut grad, mut of_listed) = (Vec::new(), zeros, Vec::new());
@@ -188,7 +192,7 @@ impl Lists {
         for start in (0..longest).step_by(at_once) {
             let some = |all: &Tensor| all.narrow(1, start, at_once.min(longest - start));
             let missing = some(&lead)?.broadcast_add(&x.unsqueeze(1)?)?;
-            let is_none = (missing.le(0f64)? + is_rival.eq(0u8)?.broadcast_as(missing.shape())?)?;
+            let is_none = (missing.le(0f64)? + is_out.broadcast_as(missing.shape())?)?;
             let is_none = is_none.broadcast_add(&some(&is_past_end)?)?;
             losses.push(ops::masked_fill(&missing, &is_none, 0.0)?.sum(D::Minus1)?);
             let hits = is_none.where_cond(&ops::constant(0.0, &missing)?, &ops::constant(1.0, &missing.detach())?)?;

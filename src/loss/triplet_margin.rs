@@ -219,6 +219,7 @@ impl Norm {
                 let slope = hits.sum_keepdim(D::Minus1)?.recip()?;
                 // A sum, so that a NaN that is not the maximum propagates.
                 let norm = ((size * &hits)?.sum_keepdim(D::Minus1)? * &slope)?;
+                let slope = norm.eq(&norm)?.where_cond(&slope, &norm.detach())?;
                 Ok((norm, (sign()? * hits)?, slope))
             }
             p => {
@@ -335,7 +336,7 @@ impl RowLoss<3> for Triplet {
                 0.0
             });
             let nearer = if swapped < to_negative { swapped } else { to_negative };
-            to_negative = if Scalar::eq(swapped, swapped) { nearer } else { swapped };
+            to_negative = if swapped.is_nan() { swapped } else { nearer };
             (by_negative, by_swapped) = (by_negative * (W::ONE - share), by * share);
         }
         let missing = to_positive + W::constant(self.margin) - to_negative;
