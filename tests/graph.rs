@@ -21,14 +21,18 @@ fn in_own_process(test: &str, variables: &[(&str, &str)]) {
         .spawn()
         .unwrap();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(120) {
-        if let Some(status) = child.try_wait().unwrap() {
-            return assert!(status.success(), "{test} with {variables:?} failed");
+    let status = loop {
+        match child.try_wait().unwrap() {
+            None if start.elapsed() < Duration::from_secs(120) => std::thread::sleep(Duration::from_millis(20)),
+            status => break status,
         }
-        std::thread::sleep(Duration::from_millis(20));
+    };
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
-    child.kill().unwrap();
-    panic!("{test} with {variables:?} hangs");
+    let outcome = status.map_or("hangs".to_owned(), |status| status.to_string());
+    assert!(status.is_some_and(|status| status.success()), "{test} with {variables:?}: {outcome}");
 }
 
 fn values(x: &Tensor) -> Vec<f64> {

@@ -490,7 +490,7 @@ fn norms_of_extreme_powers_are_finite() -> Result<()> {
         let zeros = anchor.zeros_like()?;
         let far = zeros.affine(1.0, 1e4)?;
         let loss = TripletMarginLoss { p, margin: 1e30, eps: 0.0, reduction: Reduction::Sum, ..Default::default() };
-        let with = TripletMarginLoss { margin: 1.0, ..loss.clone() };
+        let with = TripletMarginLoss { margin: 1.0, ..loss };
         let near = with.forward(&anchor, &zeros, &anchor.detach())?;
         let found = values(&near)[0];
         assert!((found / (exact + 1.0) - 1.0).abs() < tolerance, "p {p}: {found}, not {exact}");

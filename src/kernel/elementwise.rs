@@ -3,7 +3,7 @@
 use super::cpu::{Arg, GradOutputs, LossKernel, cpu_loss};
 use super::element::{Element, with_element};
 use super::expr::{Expr, Recording};
-use super::lanes::{CHUNK, LANES, join, multiply};
+use super::lanes::{CHUNK, LANES, multiply, reduce_lanes};
 use super::ops::{self, Scaled};
 use super::parallel::in_parallel;
 use super::scalar::{Float, Scalar};
@@ -179,7 +179,7 @@ impl<W: Float, const N: usize> Tile<'_, W, N> {
             losses: losses.as_mut().map(|(losses, _)| &mut **losses),
             grads: grads.each_mut().map(|grad| grad.as_mut().map(|(grad, _)| &mut **grad)),
         };
-        let sum = join(formula.run(tile, mask), |a, b| a + b).to_f64();
+        let sum = reduce_lanes(formula.run(tile, mask), |a, b| a + b).to_f64();
         let rest = len - whole;
         if rest == 0 {
             return sum;

@@ -132,7 +132,7 @@ pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
         return;
     }
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
-    let places = Places(c.as_mut_ptr());
+    let places = OutputPointer(c.as_mut_ptr());
     // SAFETY: `c` has the asserted size and is borrowed mutably, and each block has places of its own.
     if m >= n {
         let rows = m.div_ceil(parts).max(1);
@@ -147,13 +147,13 @@ pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
 }
 
 /// The places of a product that several threads write.
-struct Places(*mut f32);
+struct OutputPointer(*mut f32);
 
 // SAFETY: whoever calls `add_block` promises that nobody else has its places.
 #[allow(unsafe_code)]
-unsafe impl Sync for Places {}
+unsafe impl Sync for OutputPointer {}
 
-impl Places {
+impl OutputPointer {
     /// Adds `a·b` to a block that begins at `start` and has rows `stride` apart.
     ///
     /// # Safety

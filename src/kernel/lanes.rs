@@ -13,7 +13,7 @@ pub(crate) type Lanes<W> = [W; LANES];
 
 /// `f` over all lanes.
 #[inline(always)]
-pub(crate) fn join<W: Copy>(mut lanes: Lanes<W>, f: impl Fn(W, W) -> W) -> W {
+pub(crate) fn reduce_lanes<W: Copy>(mut lanes: Lanes<W>, f: impl Fn(W, W) -> W) -> W {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {

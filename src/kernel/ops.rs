@@ -6,7 +6,7 @@ use super::switches::has_kernels;
 use candle_core::{DType, Device, Layout, Result, Tensor, bail};
 
 /// The lower bound of PyTorch's denominators: 1e-12 in single precision.
-pub(crate) const TINY: f64 = 1e-12f32 as f64;
+pub(crate) const EPSILON: f64 = 1e-12f32 as f64;
 
 /// A number as a tensor that broadcasts to the shape of `like`, without memory of its own.
 pub(crate) fn constant(value: f64, like: &Tensor) -> Result<Tensor> {

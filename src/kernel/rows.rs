@@ -2,7 +2,7 @@
 
 use super::cpu::{Arg, GradOutputs, LossKernel, cpu_loss, sum_and_grad};
 use super::element::{Element, with_element};
-use super::lanes::{CHUNK, LANES, Lanes, join, multiply};
+use super::lanes::{CHUNK, LANES, Lanes, multiply, reduce_lanes};
 use super::parallel::in_parallel;
 use super::scalar::{Float, Scalar, relu};
 use super::strided::{SharedBuffer, Strided};
@@ -395,7 +395,7 @@ pub(crate) fn row_max<W: Float>(row: &[Lanes<W>]) -> W {
             max[lane] = larger(max[lane], block[lane]);
         }
     }
-    join(max, larger)
+    reduce_lanes(max, larger)
 }
 
 /// `max(0, lead + x)`, but 0 where `x` is -∞: an element that is not compared, or that no lead is too small for.
@@ -418,7 +418,7 @@ pub(crate) fn nan_max<W: Float>(a: W, b: W) -> W {
 
 /// Replaces each element `x` of a row by the first part of `f(x)`, and returns the sums of the others.
 #[inline(always)]
-pub(crate) fn map<W: Float, const K: usize>(row: &mut [Lanes<W>], f: impl Fn(W) -> (W, [W; K])) -> [W; K] {
+pub(crate) fn map_sum<W: Float, const K: usize>(row: &mut [Lanes<W>], f: impl Fn(W) -> (W, [W; K])) -> [W; K] {
     let mut sums = [[W::ZERO; LANES]; K];
     for block in row {
         for lane in 0..LANES {
@@ -429,12 +429,12 @@ pub(crate) fn map<W: Float, const K: usize>(row: &mut [Lanes<W>], f: impl Fn(W) 
             }
         }
     }
-    sums.map(|lanes| join(lanes, |a, b| a + b))
+    sums.map(|lanes| reduce_lanes(lanes, |a, b| a + b))
 }
 
 /// Replaces each pair of elements `x` and `y` by the first part of `f(x, y)`, and returns the sums of the others.
 #[inline(always)]
-pub(crate) fn map_both<W: Float, const K: usize>(
+pub(crate) fn map2_sum<W: Float, const K: usize>(
     [a, b]: [&mut [Lanes<W>]; 2],
     f: impl Fn(W, W) -> ([W; 2], [W; K]),
 ) -> [W; K] {
@@ -448,12 +448,12 @@ pub(crate) fn map_both<W: Float, const K: usize>(
             }
         }
     }
-    sums.map(|lanes| join(lanes, |a, b| a + b))
+    sums.map(|lanes| reduce_lanes(lanes, |a, b| a + b))
 }
 
 /// The sum of `f(i)` for `i` in `0..count`.
 #[inline(always)]
-pub(crate) fn sum_of<W: Float>(count: usize, f: impl Fn(usize) -> W) -> W {
+pub(crate) fn lane_sum<W: Float>(count: usize, f: impl Fn(usize) -> W) -> W {
     let whole = count / LANES * LANES;
     let mut sums = [W::ZERO; LANES];
     for start in (0..whole).step_by(LANES) {
@@ -461,5 +461,5 @@ pub(crate) fn sum_of<W: Float>(count: usize, f: impl Fn(usize) -> W) -> W {
             *sum += f(start + lane);
         }
     }
-    (whole..count).fold(join(sums, |a, b| a + b), |sum, i| sum + f(i))
+    (whole..count).fold(reduce_lanes(sums, |a, b| a + b), |sum, i| sum + f(i))
 }

@@ -40,7 +40,7 @@ impl WithSimd for Sum<'_> {
 }
 
 /// The first element that is not `ok`, and its index.
-pub(crate) fn find_not(t: &Tensor, ok: impl Fn(f64) -> bool + Sync) -> Result<Option<(usize, f64)>> {
+pub(crate) fn find_invalid(t: &Tensor, ok: impl Fn(f64) -> bool + Sync) -> Result<Option<(usize, f64)>> {
     let len = t.elem_count();
     with_element!(t.dtype(), T => with_storages(&[t], |storages| {
         let (storage, layout) = storages[0];

@@ -1,7 +1,7 @@
 use super::Reduction;
 use super::validate::{broadcast_weight, check_elements, matching_integers};
 use crate::kernel::elementwise::Elementwise;
-use crate::kernel::ops::TINY;
+use crate::kernel::ops::EPSILON;
 use crate::kernel::scalar::{Scalar, clamp_min, ln_1p, one};
 use candle_core::{Result, Tensor};
 
@@ -79,7 +79,7 @@ impl Elementwise<2> for BinaryCrossEntropy {
         let (log_x, log_not_x) = (x.ln(), ln_1p(-x));
         let loss = (y - one) * clamp_min(log_not_x, bound) - y * clamp_min(log_x, bound);
         // As in PyTorch, the gradient ignores the bound.
-        let grad = (x - y) / clamp_min((one - x) * x, S::constant(TINY));
+        let grad = (x - y) / clamp_min((one - x) * x, S::constant(EPSILON));
         (loss, [grad, log_not_x - log_x])
     }
 }

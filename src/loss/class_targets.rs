@@ -78,7 +78,7 @@ impl ClassTargets {
             if dims.len() > 2 && target.dims() == &dims[..dims.len() - 1] {
                 let order = if dims.len() == 3 { "input.transpose(1, 2)" } else { "input.permute" };
                 hint = format!(
-                    "; as in PyTorch, the classes are dimension 1: where they are input's last, put them there with {order}"
+                    "; as in PyTorch, classes are dimension 1: if they are the last dimension of input, move them with {order}"
                 );
             }
             bail!(

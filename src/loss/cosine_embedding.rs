@@ -1,8 +1,8 @@
 use super::Reduction;
 use super::validate::{check_option, matching, same_device};
 use crate::kernel::lanes::Lanes;
-use crate::kernel::ops::{self, Scaled, TINY};
-use crate::kernel::rows::{RowLoss, map_both, row_loss};
+use crate::kernel::ops::{self, EPSILON, Scaled};
+use crate::kernel::rows::{RowLoss, map2_sum, row_loss};
 use crate::kernel::scalar::Float;
 use crate::kernel::switches::has_kernels_for;
 use crate::kernel::tensor_loss::tensor_loss;
@@ -84,7 +84,7 @@ impl CosineEmbeddingLoss {
         let target = ops::cast(&target, args[0].dtype())?.unsqueeze(dim)?;
         let loss = tensor_loss(args.each_ref(), Some(dim), factor.into(), move |[a, b], wanted| {
             let dot = |a: &Tensor, b: &Tensor| (a * b)?.sum_keepdim(dim);
-            let (aa, bb) = (dot(a, a)?.affine(1.0, TINY)?, dot(b, b)?.affine(1.0, TINY)?);
+            let (aa, bb) = (dot(a, a)?.affine(1.0, EPSILON)?, dot(b, b)?.affine(1.0, EPSILON)?);
             let squared = (&aa * &bb)?;
             let lengths = squared.lt(f64::INFINITY)?.where_cond(&squared.sqrt()?, &(aa.sqrt()? * bb.sqrt()?)?)?;
             let cosine = (dot(a, b)? / &lengths)?;
@@ -96,13 +96,13 @@ impl CosineEmbeddingLoss {
             let unlike = |value: &Tensor| is_unlike.where_cond(&is_met.where_cond(&zero, value)?, &zero);
             let losses = is_alike.where_cond(&cosine.affine(-1.0, 1.0)?, &unlike(&excess)?)?;
             let by_cosine = is_alike.where_cond(&one.neg()?, &unlike(&one)?)?;
-            let slope = (&by_cosine / &lengths)?;
+            let inverse_length = (&by_cosine / &lengths)?;
             let by_cosine = (by_cosine * cosine)?;
             let grad = |is_wanted: bool, x: &Tensor, other: &Tensor, xx: &Tensor| -> Result<Option<Scaled>> {
                 if !is_wanted {
                     return Ok(None);
                 }
-                Ok(Some((other.broadcast_mul(&slope)? - x.broadcast_mul(&(&by_cosine / xx)?)?)?.into()))
+                Ok(Some((other.broadcast_mul(&inverse_length)? - x.broadcast_mul(&(&by_cosine / xx)?)?)?.into()))
             };
             Ok((losses.squeeze(dim)?.into(), [grad(wanted[0], a, b, &aa)?, grad(wanted[1], b, a, &bb)?]))
         })?;
@@ -122,13 +122,13 @@ impl RowLoss<2> for Cosine {
     #[inline(always)]
     fn loss_and_grad_in_place<W: Float>(&self, i: usize, [a, b]: [&mut [Lanes<W>]; 2], _: usize) -> Option<(W, W)> {
         let (zero, one) = (W::ZERO, W::ONE);
-        let [ab, aa, bb] = map_both([&mut *a, &mut *b], |a, b| ([a, b], [a * b, a * a, b * b]));
-        let (aa, bb) = (aa + W::constant(TINY), bb + W::constant(TINY));
+        let [ab, aa, bb] = map2_sum([&mut *a, &mut *b], |a, b| ([a, b], [a * b, a * a, b * b]));
+        let (aa, bb) = (aa + W::constant(EPSILON), bb + W::constant(EPSILON));
         // The product of the squared lengths may overflow even if the product of the lengths does not.
         let squared = aa * bb;
         let lengths = if squared < W::INFINITY { squared.sqrt() } else { aa.sqrt() * bb.sqrt() };
         let cosine = ab / lengths;
-        let (excess, slope) = (cosine - W::constant(self.margin), one / lengths);
+        let (excess, inverse_length) = (cosine - W::constant(self.margin), one / lengths);
         let (loss, factor) = match self.targets[i] {
             1.0 => (one - cosine, -one),
             -1.0 if excess <= zero => (zero, zero),
@@ -137,7 +137,7 @@ impl RowLoss<2> for Cosine {
         };
         // The gradients of the cosine by both rows.
         let (by_a, by_b) = (cosine / aa, cosine / bb);
-        map_both([a, b], |a, b| ([b * slope - a * by_a, a * slope - b * by_b], []));
+        map2_sum([a, b], |a, b| ([b * inverse_length - a * by_a, a * inverse_length - b * by_b], []));
         Some((loss, factor))
     }
 }

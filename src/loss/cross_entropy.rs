@@ -4,7 +4,7 @@ use super::validate::{check_option, float, matching};
 use crate::kernel::lanes::{LANES, Lanes};
 use crate::kernel::ops::{self, Scaled};
 use crate::kernel::rows::{
-    RowLoss, WeightedTargets, larger, map, map_both, row_loss, row_max, row_sum_and_grad, sum_of, without_dim,
+    RowLoss, WeightedTargets, lane_sum, larger, map_sum, map2_sum, row_loss, row_max, row_sum_and_grad, without_dim,
 };
 use crate::kernel::scalar::Float;
 use crate::kernel::switches::has_kernels_for;
@@ -197,7 +197,7 @@ impl Smoothing {
     }
 
     /// Returns the fraction of the target that each class gets, without the class weight: `s / C`.
-    fn even(&self) -> f64 {
+    fn uniform(&self) -> f64 {
         self.smoothing / self.classes as f64
     }
 
@@ -225,7 +225,7 @@ fn class_loss(
     smoothing: &Smoothing,
     is_wanted: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let (dim, s, even) = (classes.dim, smoothing.smoothing, smoothing.even());
+    let (dim, s, uniform) = (classes.dim, smoothing.smoothing, smoothing.uniform());
     let (shifted, exp, sum) = shifted_exp(x, dim)?;
     let log_sum = sum.log()?;
     let own = ops::times(&classes.row_weight()?, 1.0 - s)?;
@@ -238,10 +238,10 @@ fn class_loss(
             None => shifted.clone(),
         };
         let all = match &smoothing.weight {
-            Some(weight) => ops::times(&weight.sum_keepdim(dim)?, even)?,
+            Some(weight) => ops::times(&weight.sum_keepdim(dim)?, uniform)?,
             None => ops::scalar(s, x)?,
         };
-        losses = (losses + (log_sum.broadcast_mul(&all)? - ops::times(&counted.sum_keepdim(dim)?, even)?)?)?;
+        losses = (losses + (log_sum.broadcast_mul(&all)? - ops::times(&counted.sum_keepdim(dim)?, uniform)?)?)?;
         total = total.broadcast_add(&all)?;
     }
     drop(shifted);
@@ -254,8 +254,8 @@ fn class_loss(
     drop(exp);
     if s > 0.0 {
         grad = match &smoothing.weight {
-            Some(weight) => grad.broadcast_sub(&ops::times(weight, even)?)?,
-            None => grad.affine(1.0, -even)?,
+            Some(weight) => grad.broadcast_sub(&ops::times(weight, uniform)?)?,
+            None => grad.affine(1.0, -uniform)?,
         };
     }
     let grad = classes.scatter_add(&grad, &own.neg()?)?;
@@ -273,7 +273,7 @@ fn probability_loss(
     let s = smoothing.smoothing;
     let (shifted, exp, sum) = shifted_exp(x, dim)?;
     let log_sum = sum.log()?;
-    let y = if s > 0.0 { &y.affine(1.0 - s, smoothing.even())? } else { y };
+    let y = if s > 0.0 { &y.affine(1.0 - s, smoothing.uniform())? } else { y };
     let y = &smoothing.weigh(y)?;
     let total = y.sum_keepdim(dim)?;
     // The term of a probability of 0 is 0, even if the logit is -∞.
@@ -312,11 +312,14 @@ impl ClassLoss {
 
     /// `Σ_c w_c·(max - x_c)`
     #[inline(always)]
-    fn weighted_leads<W: Float>(&self, row: &[W], max: W) -> W {
+    fn weighted_gaps<W: Float>(&self, row: &[W], max: W) -> W {
         match &self.targets.weight {
-            None => sum_of(row.len(), |c| max - row[c]),
+            None => lane_sum(row.len(), |c| max - row[c]),
             Some(weight) => {
-                sum_of(row.len(), |c| if weight[c] == 0.0 { W::ZERO } else { W::constant(weight[c]) * (max - row[c]) })
+                lane_sum(
+                    row.len(),
+                    |c| if weight[c] == 0.0 { W::ZERO } else { W::constant(weight[c]) * (max - row[c]) },
+                )
             }
         }
     }
@@ -328,27 +331,27 @@ impl RowLoss<1> for ClassLoss {
     #[inline(always)]
     fn loss_and_grad_in_place<W: Float>(&self, i: usize, [row]: [&mut [Lanes<W>]; 1], len: usize) -> Option<(W, W)> {
         let (class, weight) = self.targets.get(i)?;
-        let (own, even) = (W::constant((1.0 - self.smoothing) * weight), W::constant(self.smoothing / len as f64));
+        let (own, uniform) = (W::constant((1.0 - self.smoothing) * weight), W::constant(self.smoothing / len as f64));
         let is_smooth = self.smoothing > 0.0;
         let max = row_max(row);
-        let lead = max - row.as_flattened()[class];
-        let leads = if is_smooth { even * self.weighted_leads(&row.as_flattened()[..len], max) } else { W::ZERO };
-        let [sum] = map(row, |x| {
+        let gap = max - row.as_flattened()[class];
+        let gaps = if is_smooth { uniform * self.weighted_gaps(&row.as_flattened()[..len], max) } else { W::ZERO };
+        let [sum] = map_sum(row, |x| {
             let e = (x - max).exp();
             (e, [e])
         });
         let total = own + W::constant(self.total);
-        let loss = own * lead + leads + total * sum.ln();
+        let loss = own * gap + gaps + total * sum.ln();
         if !is_smooth {
             row.as_flattened_mut()[class] -= sum;
             return Some((loss, own / sum));
         }
         let scale = total / sum;
         match &self.targets.weight {
-            None => _ = map(row, |e| (e * scale - even, [])),
+            None => _ = map_sum(row, |e| (e * scale - uniform, [])),
             Some(weight) => {
                 let each = row.as_flattened_mut().iter_mut().zip(weight);
-                each.for_each(|(e, &weight)| *e = *e * scale - even * W::constant(weight));
+                each.for_each(|(e, &weight)| *e = *e * scale - uniform * W::constant(weight));
             }
         }
         row.as_flattened_mut()[class] -= own;
@@ -363,10 +366,10 @@ impl RowLoss<1> for ClassLoss {
         first: usize,
         [columns]: [&mut [Lanes<W>]; 1],
     ) -> [Option<(W, W)>; LANES] {
-        let even = self.smoothing / columns.len() as f64;
+        let uniform = self.smoothing / columns.len() as f64;
         let is_smooth = self.smoothing > 0.0;
-        let even_of =
-            |class: usize| W::constant(even * self.targets.weight.as_ref().map_or(1.0, |weight| weight[class]));
+        let uniform_of =
+            |class: usize| W::constant(uniform * self.targets.weight.as_ref().map_or(1.0, |weight| weight[class]));
         let mut max = [-W::INFINITY; LANES];
         for column in &*columns {
             for lane in 0..LANES {
@@ -381,12 +384,12 @@ impl RowLoss<1> for ClassLoss {
                 (class, own, own * (max[lane] - columns[class][lane]))
             });
         }
-        let (mut sums, mut leads) = ([W::ZERO; LANES], [W::ZERO; LANES]);
+        let (mut sums, mut gaps) = ([W::ZERO; LANES], [W::ZERO; LANES]);
         for (class, column) in columns.iter_mut().enumerate() {
-            let even = even_of(class);
-            if even != W::ZERO {
+            let uniform = uniform_of(class);
+            if uniform != W::ZERO {
                 for lane in 0..LANES {
-                    leads[lane] += even * (max[lane] - column[lane]);
+                    gaps[lane] += uniform * (max[lane] - column[lane]);
                 }
             }
             for lane in 0..LANES {
@@ -396,9 +399,9 @@ impl RowLoss<1> for ClassLoss {
         }
         let (mut results, mut scales) = ([None; LANES], [W::ZERO; LANES]);
         for (lane, row) in classes.iter().enumerate() {
-            if let Some((class, own, lead)) = *row {
+            if let Some((class, own, gap)) = *row {
                 let total = own + W::constant(self.total);
-                let loss = lead + leads[lane] + total * sums[lane].ln();
+                let loss = gap + gaps[lane] + total * sums[lane].ln();
                 scales[lane] = total / sums[lane];
                 if !is_smooth {
                     columns[class][lane] -= sums[lane];
@@ -410,9 +413,9 @@ impl RowLoss<1> for ClassLoss {
             return results;
         }
         for (class, column) in columns.iter_mut().enumerate() {
-            let even = even_of(class);
+            let uniform = uniform_of(class);
             for lane in 0..LANES {
-                column[lane] = column[lane] * scales[lane] - even;
+                column[lane] = column[lane] * scales[lane] - uniform;
             }
         }
         for (lane, row) in classes.iter().enumerate() {
@@ -439,7 +442,7 @@ impl RowLoss<2> for ProbabilityLoss {
     #[inline(always)]
     fn loss_and_grad_in_place<W: Float>(&self, _: usize, [row, y]: [&mut [Lanes<W>]; 2], len: usize) -> Option<(W, W)> {
         let (zero, kept) = (W::ZERO, W::constant(1.0 - self.smoothing));
-        let even = W::constant(self.smoothing / len as f64);
+        let uniform = W::constant(self.smoothing / len as f64);
         let weigh = |values: &mut [W]| {
             if let Some(weight) = &self.weight {
                 values.iter_mut().zip(weight).for_each(|(value, &weight)| *value *= W::constant(weight));
@@ -447,30 +450,30 @@ impl RowLoss<2> for ProbabilityLoss {
         };
         let q = &mut y.as_flattened_mut()[..len];
         if self.smoothing != 0.0 {
-            q.iter_mut().for_each(|q| *q = kept * *q + even);
+            q.iter_mut().for_each(|q| *q = kept * *q + uniform);
         }
         weigh(q);
         let max = row_max(row);
-        let cost = |q: W, lead: W| if q == zero { zero } else { q * lead };
+        let term = |q: W, gap: W| if q == zero { zero } else { q * gap };
         if self.by_target {
-            let [sum, total, cost] =
-                map_both([&mut *row, &mut *y], |x, q| ([x, q], [(x - max).exp(), q, cost(q, max - x)]));
+            let [sum, total, term] =
+                map2_sum([&mut *row, &mut *y], |x, q| ([x, q], [(x - max).exp(), q, term(q, max - x)]));
             let (scale, log) = (total / sum, sum.ln());
-            map_both([&mut *row, &mut *y], |x, q| {
+            map2_sum([&mut *row, &mut *y], |x, q| {
                 let nll = log + max - x;
                 let by_y = if q == zero && nll == W::INFINITY { zero } else { kept * nll };
                 ([(x - max).exp() * scale - q, by_y], [])
             });
             weigh(&mut y.as_flattened_mut()[..len]);
-            return Some((cost + total * log, W::ONE));
+            return Some((term + total * log, W::ONE));
         }
-        let [sum, total, cost] = map_both([&mut *row, &mut *y], |x, q| {
+        let [sum, total, term] = map2_sum([&mut *row, &mut *y], |x, q| {
             let e = (x - max).exp();
-            ([e, q], [e, q, cost(q, max - x)])
+            ([e, q], [e, q, term(q, max - x)])
         });
         let scale = total / sum;
-        map_both([row, y], |e, q| ([e * scale - q, q], []));
-        Some((cost + total * sum.ln(), W::ONE))
+        map2_sum([row, y], |e, q| ([e * scale - q, q], []));
+        Some((term + total * sum.ln(), W::ONE))
     }
 }
 

@@ -45,7 +45,7 @@ use candle_core::{D, Device, Result, Shape, Tensor, bail};
 /// ```
 ///
 #[cfg_attr(doc, doc = include_str!("../../assets/ctc.svg"))]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct CtcLoss {
     /// Class of the blank. Default: 0.
     pub blank: usize,
@@ -105,7 +105,7 @@ impl CtcLoss {
             self.by_ops(&float(LOSS, "log_probs", &log_p)?, &sequences)?
         };
         let loss = match self.reduction {
-            Reduction::Mean => (&loss / real(&lengths, batch, &loss)?)?,
+            Reduction::Mean => (&loss / tensor_like(&lengths, batch, &loss)?)?,
             _ => loss,
         };
         let loss = if log_probs.rank() == 2 { loss.squeeze(0)? } else { loss };
@@ -223,7 +223,7 @@ impl Lattice {
         let gate = |open: &dyn Fn(usize, usize) -> bool| -> Result<Tensor> {
             let value = |at| if open(at / places, at % places) { 0.0 } else { f64::NEG_INFINITY };
             let gate = (0..batch * places).map(value).collect::<Vec<_>>();
-            real(&gate, (batch, places), log_p)
+            tensor_like(&gate, (batch, places), log_p)
         };
         let of_steps = |f: &dyn Fn(usize, usize) -> bool| -> Result<Tensor> {
             let marks = (0..steps * batch).map(|at| f(at / batch, at % batch) as u8).collect::<Vec<_>>();
@@ -244,7 +244,7 @@ impl Lattice {
             end: gate(&|n, s| s == last_place(n) || s + 1 == last_place(n))?,
             last_step: of_steps(&|t, n| t + 1 == sequences[n].steps)?,
             counts: of_steps(&|t, n| t < sequences[n].steps)?,
-            without_steps: real(&without_steps, batch, log_p)?,
+            without_steps: tensor_like(&without_steps, batch, log_p)?,
         })
     }
 
@@ -257,8 +257,8 @@ impl Lattice {
             let emitted = self.emitted.get(t)?;
             let alpha = match alphas.last() {
                 Some(alpha) => {
-                    let skipped = (shifted(alpha, 2)? + &self.skip)?;
-                    (log_sum_exp(&Tensor::stack(&[alpha, &shifted(alpha, 1)?, &skipped], 0)?, 0)? + emitted)?
+                    let skipped = (shift_right(alpha, 2)? + &self.skip)?;
+                    (log_sum_exp(&Tensor::stack(&[alpha, &shift_right(alpha, 1)?, &skipped], 0)?, 0)? + emitted)?
                 }
                 // A choice, not a sum with -∞: a NaN where no path begins touches nothing.
                 None => self.begin.eq(0f64)?.where_cond(&emitted, &self.begin)?,
@@ -283,8 +283,8 @@ impl Lattice {
             beta = end.where_cond(&self.end, &beta)?;
             posteriors.push((&alphas[t] + &beta)?.broadcast_add(&loss)?.exp()?);
             let next = (beta + self.emitted.get(t)?)?;
-            let skipped = shifted_back(&(&next + &self.skip)?, 2)?;
-            beta = log_sum_exp(&Tensor::stack(&[&next, &shifted_back(&next, 1)?, &skipped], 0)?, 0)?;
+            let skipped = shift_left(&(&next + &self.skip)?, 2)?;
+            beta = log_sum_exp(&Tensor::stack(&[&next, &shift_left(&next, 1)?, &skipped], 0)?, 0)?;
         }
         posteriors.reverse();
         let posterior = Tensor::stack(&posteriors, 0)?;
@@ -295,27 +295,35 @@ impl Lattice {
 }
 
 /// Shifts the entries of each row `by` places to the right, and fills with -∞.
-fn shifted(x: &Tensor, by: usize) -> Result<Tensor> {
-    let (gap, width) = gap(x, by)?;
-    if by < width { Tensor::cat(&[&gap, &x.narrow(1, 0, width - by)?], 1) } else { Ok(gap) }
+fn shift_right(x: &Tensor, by: usize) -> Result<Tensor> {
+    let (columns_of_neg_inf, width) = columns_of_neg_inf(x, by)?;
+    if by < width {
+        Tensor::cat(&[&columns_of_neg_inf, &x.narrow(1, 0, width - by)?], 1)
+    } else {
+        Ok(columns_of_neg_inf)
+    }
 }
 
 /// Shifts the entries of each row `by` places to the left, and fills with -∞.
-fn shifted_back(x: &Tensor, by: usize) -> Result<Tensor> {
-    let (gap, width) = gap(x, by)?;
-    if by < width { Tensor::cat(&[&x.narrow(1, by, width - by)?, &gap], 1) } else { Ok(gap) }
+fn shift_left(x: &Tensor, by: usize) -> Result<Tensor> {
+    let (columns_of_neg_inf, width) = columns_of_neg_inf(x, by)?;
+    if by < width {
+        Tensor::cat(&[&x.narrow(1, by, width - by)?, &columns_of_neg_inf], 1)
+    } else {
+        Ok(columns_of_neg_inf)
+    }
 }
 
 /// Returns `by` columns of -∞, but at most as many as `x` has, and the number of columns of `x`.
-fn gap(x: &Tensor, by: usize) -> Result<(Tensor, usize)> {
+fn columns_of_neg_inf(x: &Tensor, by: usize) -> Result<(Tensor, usize)> {
     let (rows, width) = x.dims2()?;
-    let gap = vec![f64::NEG_INFINITY; rows * by.min(width)];
-    Ok((real(&gap, (rows, by.min(width)), x)?, width))
+    let columns_of_neg_inf = vec![f64::NEG_INFINITY; rows * by.min(width)];
+    Ok((tensor_like(&columns_of_neg_inf, (rows, by.min(width)), x)?, width))
 }
 
 /// Returns the values as a tensor with the dtype and device of `x`. The CPU converts them, because some devices have no
 /// `f64`.
-fn real(values: &[f64], shape: impl Into<Shape>, x: &Tensor) -> Result<Tensor> {
+fn tensor_like(values: &[f64], shape: impl Into<Shape>, x: &Tensor) -> Result<Tensor> {
     Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
 }
 

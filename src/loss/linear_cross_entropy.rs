@@ -151,7 +151,7 @@ impl LinearCrossEntropyLoss {
         let Some([factor, grad_factor]) = scale else {
             let losses = layer.losses()?;
             let loss = node(args, Value::Tensor(losses), move |args, grad| {
-                in_dtypes(layer.gradients(wanted, Some(grad))?.1, args)
+                cast_to_args(layer.gradients(wanted, Some(grad))?.1, args)
             })?;
             return ops::like(&loss, input);
         };
@@ -162,7 +162,7 @@ impl LinearCrossEntropyLoss {
             for gradient in scaled.iter_mut().flatten() {
                 *gradient = ops::times_scalar(&ops::to_compute([&*gradient])?[0], &grad)?;
             }
-            in_dtypes(scaled, args)
+            cast_to_args(scaled, args)
         })?;
         ops::like(&loss, input)
     }
@@ -225,7 +225,7 @@ impl LinearCrossEntropyLoss {
 }
 
 /// Converts each gradient to the dtype of its argument.
-fn in_dtypes(mut gradients: [Option<Tensor>; 3], args: [&Tensor; 3]) -> Result<[Option<Tensor>; 3]> {
+fn cast_to_args(mut gradients: [Option<Tensor>; 3], args: [&Tensor; 3]) -> Result<[Option<Tensor>; 3]> {
     for (gradient, arg) in gradients.iter_mut().zip(args) {
         if let Some(gradient) = gradient {
             *gradient = gradient.to_dtype(arg.dtype())?;
@@ -257,23 +257,23 @@ struct Layer {
 impl Layer {
     /// Returns the losses of the samples, (N).
     fn losses(&self) -> Result<Tensor> {
-        let losses = self.starts().map(|start| {
+        let losses = self.chunk_starts().map(|start| {
             let (_, logits, target) = self.chunk(start)?;
             self.criterion.forward(&ops::to_compute([&logits])?[0], &self.to_compute(&target)?)
         });
-        joined(losses.collect::<Result<Vec<_>>>()?, &[0], &ops::to_compute([&self.x])?[0])
+        cat_or_empty(losses.collect::<Result<Vec<_>>>()?, &[0], &ops::to_compute([&self.x])?[0])
     }
 
     /// Returns the sum of the losses, and its `wanted` gradients by input, weight and bias. If there is a `loss_grad`,
     /// each loss is multiplied by its element before the gradients are taken.
     fn gradients(&self, wanted: [bool; 3], loss_grad: Option<&Tensor>) -> Result<(Tensor, [Option<Tensor>; 3])> {
         let (d, c) = (self.x.dim(1)?, self.w.dim(0)?);
-        let [of_x, of_w, of_b] = wanted;
+        let [wants_x, wants_w, wants_b] = wanted;
         let (mut sums, mut by_x) = (Vec::new(), Vec::new());
         let (mut by_w, mut by_b) = (ProductSum::new(c, d, &self.w), ProductSum::new(1, c, &self.w));
-        for start in self.starts() {
+        for start in self.chunk_starts() {
             let (x, logits, target) = self.chunk(start)?;
-            if !of_x && !of_w && !of_b {
+            if !wants_x && !wants_w && !wants_b {
                 let logits = &ops::to_compute([&logits])?[0];
                 sums.push(ops::sum_all(&self.criterion.forward(logits, &self.to_compute(&target)?)?)?);
                 continue;
@@ -283,26 +283,26 @@ impl Layer {
             let (sum, grad) = self.criterion.sum_and_grad(&logits, &target, loss_grad.as_ref())?;
             drop(logits);
             sums.push(sum);
-            if of_b {
+            if wants_b {
                 by_b.add(&Tensor::ones((len, 1), grad.dtype(), grad.device())?, &grad)?;
             }
             let grad = grad.to_dtype(self.x.dtype())?;
-            if of_x {
+            if wants_x {
                 by_x.push(product(&grad, &self.w, None)?);
             }
-            if of_w {
+            if wants_w {
                 by_w.add(&grad, &x)?;
             }
         }
         let zeros = |of: &Tensor| of.zeros_like();
-        let by_x = if of_x { Some(joined(by_x, &[0, d], &self.x)?) } else { None };
-        let by_w = if of_w { Some(by_w.finish(&self.w)?.map_or_else(|| zeros(&self.w), Ok)?) } else { None };
+        let by_x = if wants_x { Some(cat_or_empty(by_x, &[0, d], &self.x)?) } else { None };
+        let by_w = if wants_w { Some(by_w.finish(&self.w)?.map_or_else(|| zeros(&self.w), Ok)?) } else { None };
         let by_b = match &self.b {
-            Some(b) if of_b => Some(by_b.finish(&self.w)?.map_or_else(|| zeros(b), |sum| sum.squeeze(0))?),
+            Some(b) if wants_b => Some(by_b.finish(&self.w)?.map_or_else(|| zeros(b), |sum| sum.squeeze(0))?),
             _ => None,
         };
         let sums = sums.iter().map(|sum| sum.reshape(1)).collect::<Result<Vec<_>>>()?;
-        Ok((ops::sum_all(&joined(sums, &[0], &ops::to_compute([&self.x])?[0])?)?, [by_x, by_w, by_b]))
+        Ok((ops::sum_all(&cat_or_empty(sums, &[0], &ops::to_compute([&self.x])?[0])?)?, [by_x, by_w, by_b]))
     }
 
     /// Converts probabilities to the compute dtype, and returns classes unchanged.
@@ -311,7 +311,7 @@ impl Layer {
     }
 
     /// Returns the index of the first sample of each chunk.
-    fn starts(&self) -> impl Iterator<Item = usize> {
+    fn chunk_starts(&self) -> impl Iterator<Item = usize> {
         (0..self.x.dims()[0]).step_by(self.chunk)
     }
 
@@ -325,7 +325,7 @@ impl Layer {
 }
 
 /// Concatenates the parts. Without parts, returns a tensor of shape `empty`, with the dtype and device of `like`.
-fn joined(parts: Vec<Tensor>, empty: &[usize], like: &Tensor) -> Result<Tensor> {
+fn cat_or_empty(parts: Vec<Tensor>, empty: &[usize], like: &Tensor) -> Result<Tensor> {
     if parts.is_empty() { Tensor::zeros(empty, like.dtype(), like.device()) } else { Tensor::cat(&parts, 0) }
 }
 

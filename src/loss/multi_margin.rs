@@ -3,7 +3,7 @@ use super::class_targets::ClassTargets;
 use super::validate::{check_option, float};
 use crate::kernel::lanes::Lanes;
 use crate::kernel::ops::{self, Scaled};
-use crate::kernel::rows::{RowLoss, WeightedTargets, hinge, map, row_loss};
+use crate::kernel::rows::{RowLoss, WeightedTargets, hinge, map_sum, row_loss};
 use crate::kernel::scalar::{Float, Scalar};
 use crate::kernel::tensor_loss::tensor_loss;
 use candle_core::{Result, Tensor, bail};
@@ -88,7 +88,7 @@ impl MultiMarginLoss {
         let factor = self.reduction.factor(target.dims());
 
         let loss = if let Some(targets) = targets.for_kernel()? {
-            row_loss([&scores], dim, factor, Violations { targets, p, margin })?
+            row_loss([&scores], dim, factor, MultiMarginRows { targets, p, margin })?
         } else {
             let x = float(LOSS, "input", &scores)?;
             let classes = targets.for_gather(x.dtype())?;
@@ -117,13 +117,13 @@ impl MultiMarginLoss {
 }
 
 /// `w_y · Σ_{j≠y} max(0, margin - x_y + x_j)^p / C`
-struct Violations {
+struct MultiMarginRows {
     targets: WeightedTargets,
     p: u32,
     margin: f64,
 }
 
-impl RowLoss<1> for Violations {
+impl RowLoss<1> for MultiMarginRows {
     const PADDING: [f64; 1] = [f64::NEG_INFINITY];
 
     #[inline(always)]
@@ -133,7 +133,7 @@ impl RowLoss<1> for Violations {
         let lead = W::constant(self.margin) - own;
         // The class is not compared with itself.
         row.as_flattened_mut()[class] = -W::INFINITY;
-        let [loss, grads] = map(row, |x| {
+        let [loss, grads] = map_sum(row, |x| {
             let excess = hinge(lead, x);
             let (loss, grad) = if self.p == 1 {
                 (excess, W::select(Scalar::le(excess, W::ZERO), W::ZERO, W::ONE))
@@ -144,8 +144,8 @@ impl RowLoss<1> for Violations {
         });
         row.as_flattened_mut()[class] = -grads;
         let loss = if own.is_nan() { own } else { loss };
-        let share = W::constant(weight / len as f64);
-        Some((loss * share, share))
+        let scale = W::constant(weight / len as f64);
+        Some((loss * scale, scale))
     }
 }
 

@@ -2,7 +2,7 @@ use super::Reduction;
 use super::validate::{class_indices, float, float_dtype, read_indices, same_device};
 use crate::kernel::lanes::{LANES, Lanes};
 use crate::kernel::ops::{self, Scaled};
-use crate::kernel::rows::{RowLoss, hinge, map_both, row_loss};
+use crate::kernel::rows::{RowLoss, hinge, map2_sum, row_loss};
 use crate::kernel::scalar::{Float, Scalar};
 use crate::kernel::switches::{has_kernels_for, reads_values};
 use crate::kernel::tensor_loss::tensor_loss;
@@ -77,13 +77,13 @@ impl MultiLabelMarginLoss {
         let shape = (input.elem_count() / count, count);
         let factor = self.reduction.factor(&input.dims()[..input.rank().saturating_sub(1)]);
         let loss = if has_kernels_for(&[input]) {
-            row_loss([&input.reshape(shape)?], 1, factor, ListLoss { lists: read_lists(target, count)? })?
+            row_loss([&input.reshape(shape)?], 1, factor, MultiLabelRows { lists: read_lists(target, count)? })?
         } else {
             if reads_values(input.device()) {
                 read_lists(target, count)?;
             }
             let x = float(LOSS, "input", input)?.reshape(shape)?;
-            let lists = Lists::new(target, &x)?;
+            let lists = TargetLists::new(target, &x)?;
             let loss = tensor_loss([&x], Some(1), factor.into(), move |[x], _| {
                 let (losses, grad) = lists.loss_and_grad(x)?;
                 let factor = 1.0 / count as f64;
@@ -95,12 +95,12 @@ impl MultiLabelMarginLoss {
     }
 }
 
-struct ListLoss {
+struct MultiLabelRows {
     /// Listed classes of each sample.
     lists: Vec<Vec<usize>>,
 }
 
-impl RowLoss<1> for ListLoss {
+impl RowLoss<1> for MultiLabelRows {
     const PADDING: [f64; 1] = [f64::NEG_INFINITY];
 
     #[inline(always)]
@@ -117,7 +117,7 @@ impl RowLoss<1> for ListLoss {
             if score.is_nan() {
                 loss = score;
             }
-            let [missing, hits] = map_both([&mut *row, &mut grads], |x, grad| {
+            let [missing, hits] = map2_sum([&mut *row, &mut grads], |x, grad| {
                 let missing = hinge(lead, x);
                 let hit = W::select(Scalar::le(missing, W::ZERO), W::ZERO, W::ONE);
                 ([x, grad + hit], [missing, hit])
@@ -129,8 +129,8 @@ impl RowLoss<1> for ListLoss {
         for (&(class, _), hits) in listed.iter().zip(of_listed) {
             row.as_flattened_mut()[class] -= hits;
         }
-        let share = W::constant(1.0 / len as f64);
-        Some((loss * share, share))
+        let scale = W::constant(1.0 / len as f64);
+        Some((loss * scale, scale))
     }
 }
 
@@ -145,7 +145,7 @@ fn read_lists(target: &Tensor, count: usize) -> Result<Vec<Vec<usize>>> {
 }
 
 /// The listed classes as tensors. Their width is the length of the longest list.
-struct Lists {
+struct TargetLists {
     /// Listed classes, (N, L), `u32`, 0 past the end of a list.
     index: Tensor,
     /// (N, L), 1 at a listed class and 0 past the end of a list.
@@ -154,7 +154,7 @@ struct Lists {
     is_invalid: Tensor,
 }
 
-impl Lists {
+impl TargetLists {
     /// Reads the length of the longest list on the host, also from a GPU: the computing time is proportional to it, and
     /// most lists are short.
     fn new(target: &Tensor, x: &Tensor) -> Result<Self> {
@@ -188,12 +188,12 @@ impl Lists {
         let lead = scores.affine(-1.0, 1.0)?.unsqueeze(2)?;
         let is_past_end = self.is_listed.eq(0f64)?.unsqueeze(2)?;
         let (mut losses, mut grad, mut of_listed) = (Vec::new(), zeros, Vec::new());
-        let at_once = (AT_ONCE / (rows * count).max(1)).max(1);
-        for start in (0..longest).step_by(at_once) {
-            let some = |all: &Tensor| all.narrow(1, start, at_once.min(longest - start));
-            let missing = some(&lead)?.broadcast_add(&x.unsqueeze(1)?)?;
+        let columns = (MAX_TEMPORARY / (rows * count).max(1)).max(1);
+        for start in (0..longest).step_by(columns) {
+            let narrow_list = |all: &Tensor| all.narrow(1, start, columns.min(longest - start));
+            let missing = narrow_list(&lead)?.broadcast_add(&x.unsqueeze(1)?)?;
             let is_none = (missing.le(0f64)? + is_out.broadcast_as(missing.shape())?)?;
-            let is_none = is_none.broadcast_add(&some(&is_past_end)?)?;
+            let is_none = is_none.broadcast_add(&narrow_list(&is_past_end)?)?;
             losses.push(ops::masked_fill(&missing, &is_none, 0.0)?.sum(D::Minus1)?);
             let hits = is_none.where_cond(&ops::constant(0.0, &missing)?, &ops::constant(1.0, &missing.detach())?)?;
             grad = (grad + hits.sum(1)?)?;
@@ -209,7 +209,7 @@ impl Lists {
 }
 
 /// Limit for the elements of a temporary. One listed class of each sample with all classes may exceed it.
-const AT_ONCE: usize = 1 << 20;
+const MAX_TEMPORARY: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

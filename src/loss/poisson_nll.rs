@@ -80,19 +80,19 @@ impl PoissonNllLoss {
 
         let Self { log_input, full, eps, reduction } = *self;
         match log_input {
-            true => reduction.elements(&args, None, OfLogRate { full }),
-            false => reduction.elements(&args, None, OfRate { eps, full }),
+            true => reduction.elements(&args, None, LogRateFormula { full }),
+            false => reduction.elements(&args, None, RateFormula { eps, full }),
         }
     }
 }
 
 /// Loss of the logarithm of a rate.
 #[derive(Clone, Copy)]
-struct OfLogRate {
+struct LogRateFormula {
     full: bool,
 }
 
-impl Elementwise<2> for OfLogRate {
+impl Elementwise<2> for LogRateFormula {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let (rate, (stirling, grad)) = (x.exp(), stirling(y, self.full));
@@ -102,12 +102,12 @@ impl Elementwise<2> for OfLogRate {
 
 /// Loss of a rate.
 #[derive(Clone, Copy)]
-struct OfRate {
+struct RateFormula {
     eps: f64,
     full: bool,
 }
 
-impl Elementwise<2> for OfRate {
+impl Elementwise<2> for RateFormula {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let rate = x + S::constant(self.eps);

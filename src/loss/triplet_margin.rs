@@ -2,8 +2,8 @@ use super::Reduction;
 use super::validate::{check_option, matching};
 use crate::kernel::lanes::{LANES, Lanes};
 use crate::kernel::ops;
-use crate::kernel::rows::{RowLoss, map, map_both, nan_max, row_loss};
-use crate::kernel::scalar::{Float, Scalar, sign};
+use crate::kernel::rows::{RowLoss, map_sum, map2_sum, nan_max, row_loss};
+use crate::kernel::scalar::{Float, sign};
 use crate::kernel::switches::has_kernels_for;
 use crate::kernel::tensor_loss::{Scale, tensor_loss};
 use candle_core::{D, Result, Tensor, bail};
@@ -115,8 +115,8 @@ pub(super) fn distance(u: &Tensor, v: &Tensor, norm: Norm) -> Result<Tensor> {
         return row_loss([u, v], dim, None, norm);
     }
     tensor_loss([u, v], Some(dim), Scale::None, move |[u, v], _| {
-        let (distance, direction, slope) = norm.norm_by_ops(&norm.difference(u, v)?)?;
-        let grad = direction.broadcast_mul(&slope)?;
+        let (distance, direction, factor) = norm.norm_by_ops(&norm.difference(u, v)?)?;
+        let grad = direction.broadcast_mul(&factor)?;
         let negative = ops::Scaled { tensor: grad.clone(), factor: -1.0 };
         Ok((distance.squeeze(dim)?.into(), [Some(grad.into()), Some(negative)]))
     })
@@ -140,22 +140,22 @@ impl Norm {
         let unless_0 = |x: W, value: W| if x == zero { zero } else { value };
         match self.p {
             0.0 => {
-                let [count] = map(row, |d| (zero, [if d == zero { zero } else { one }]));
+                let [count] = map_sum(row, |d| (zero, [if d == zero { zero } else { one }]));
                 (count, one)
             }
             1.0 => {
-                let [sum] = map(row, |d| (sign(d), [d.abs()]));
+                let [sum] = map_sum(row, |d| (sign(d), [d.abs()]));
                 (sum, one)
             }
             2.0 => {
-                let [sum] = map(row, |d| (d, [d * d]));
+                let [sum] = map_sum(row, |d| (d, [d * d]));
                 let norm = sum.sqrt();
                 (norm, unless_0(norm, one / norm))
             }
             f64::INFINITY => {
                 let max = max_abs(row);
                 // Elements with the same largest absolute value get equal parts of the gradient.
-                let [count] = map(row, |d| {
+                let [count] = map_sum(row, |d| {
                     let hit = if d.abs() == max { one } else { zero };
                     (sign(d) * hit, [hit])
                 });
@@ -166,7 +166,7 @@ impl Norm {
                 // m · (Σ (|d| / m)^p)^(1/p).
                 let (max, p) = (max_abs(row), W::constant(p));
                 let scale = if max == zero || max == W::INFINITY { one } else { max };
-                let [sum] = map(row, |d| {
+                let [sum] = map_sum(row, |d| {
                     let ratio = d.abs() / scale;
                     let power = unless_0(d, ratio.powf(p));
                     (sign(d) * unless_0(d, ratio.powf(p - one)), [power])
@@ -196,31 +196,31 @@ impl Norm {
             0.0 => {
                 let one = ops::constant(1.0, &zero)?;
                 let count = d.eq(0f64)?.where_cond(&zero, &one)?.sum_keepdim(D::Minus1)?;
-                let slope = ones(&count)?;
-                Ok((count, zero, slope))
+                let factor = ones(&count)?;
+                Ok((count, zero, factor))
             }
             1.0 => {
                 let sum = d.abs()?.sum_keepdim(D::Minus1)?;
-                let slope = ones(&sum)?;
-                Ok((sum, sign()?, slope))
+                let factor = ones(&sum)?;
+                Ok((sum, sign()?, factor))
             }
             2.0 => {
                 let square = d.sqr()?.sum_keepdim(D::Minus1)?;
                 // 1 replaces 0, so that neither the gradient nor its derivative is infinite.
                 let is_0 = square.eq(0f64)?;
                 let norm = ops::masked_fill(&square, &is_0, 1.0)?.sqrt()?;
-                let slope = ops::masked_fill(&norm.recip()?, &is_0, 0.0)?;
-                Ok((ops::masked_fill(&norm, &is_0, 0.0)?, d.clone(), slope))
+                let factor = ops::masked_fill(&norm.recip()?, &is_0, 0.0)?;
+                Ok((ops::masked_fill(&norm, &is_0, 0.0)?, d.clone(), factor))
             }
             p if p.is_infinite() => {
                 let size = d.abs()?;
                 let is_largest = size.broadcast_eq(&ops::max_keepdim(&size, size.rank() - 1)?)?;
                 let hits = is_largest.where_cond(&ops::constant(1.0, &zero)?, &zero)?;
-                let slope = hits.sum_keepdim(D::Minus1)?.recip()?;
+                let factor = hits.sum_keepdim(D::Minus1)?.recip()?;
                 // A sum, so that a NaN that is not the maximum propagates.
-                let norm = ((size * &hits)?.sum_keepdim(D::Minus1)? * &slope)?;
-                let slope = norm.eq(&norm)?.where_cond(&slope, &norm.detach())?;
-                Ok((norm, (sign()? * hits)?, slope))
+                let norm = ((size * &hits)?.sum_keepdim(D::Minus1)? * &factor)?;
+                let factor = norm.eq(&norm)?.where_cond(&factor, &norm.detach())?;
+                Ok((norm, (sign()? * hits)?, factor))
             }
             p => {
                 let size = d.abs()?;
@@ -234,9 +234,9 @@ impl Norm {
                 let sum = powers.sum_keepdim(D::Minus1)?;
                 let vanishes = sum.eq(0f64)?;
                 let root = ops::masked_fill(&sum, &vanishes, 1.0)?.powf(1.0 / p)?;
-                let slope = ops::masked_fill(&root.powf(1.0 - p)?, &vanishes, 0.0)?;
+                let factor = ops::masked_fill(&root.powf(1.0 - p)?, &vanishes, 0.0)?;
                 let norm = (scale * ops::masked_fill(&root, &vanishes, 0.0)?)?;
-                Ok((norm, (sign()? * ops::masked_fill(&ratio.powf(p - 1.0)?, &is_0, 0.0)?)?, slope))
+                Ok((norm, (sign()? * ops::masked_fill(&ratio.powf(p - 1.0)?, &is_0, 0.0)?)?, factor))
             }
         }
     }
@@ -254,9 +254,9 @@ impl RowLoss<2> for Norm {
     #[inline(always)]
     fn loss_and_grad_in_place<W: Float>(&self, _: usize, [u, v]: [&mut [Lanes<W>]; 2], len: usize) -> Option<(W, W)> {
         let eps = W::constant(self.eps);
-        map_both([&mut *u, &mut *v], |u, v| ([u - v + eps, v], []));
+        map2_sum([&mut *u, &mut *v], |u, v| ([u - v + eps, v], []));
         let (norm, factor) = self.norm_and_grad_in_place(u, len);
-        map_both([u, v], |grad, _| ([grad, -grad], []));
+        map2_sum([u, v], |grad, _| ([grad, -grad], []));
         Some((norm, factor))
     }
 }
@@ -272,34 +272,35 @@ struct Triplet {
 impl Triplet {
     /// Returns the losses, and their gradients by all three points. It uses tensor ops.
     fn loss_by_ops(self, [a, p, n]: [&Tensor; 3]) -> Result<(ops::Scaled, [Option<ops::Scaled>; 3])> {
-        let (to_positive, by_positive, positive_slope) = self.norm.norm_by_ops(&self.norm.difference(a, p)?)?;
-        let (mut to_negative, by_negative, mut negative_slope) = self.norm.norm_by_ops(&self.norm.difference(a, n)?)?;
+        let (to_positive, by_positive, positive_factor) = self.norm.norm_by_ops(&self.norm.difference(a, p)?)?;
+        let (mut to_negative, by_negative, mut negative_factor) =
+            self.norm.norm_by_ops(&self.norm.difference(a, n)?)?;
         let mut swapped_grad = None;
         if self.swap {
-            let (swapped, by_swapped, slope) = self.norm.norm_by_ops(&self.norm.difference(p, n)?)?;
+            let (swapped, by_swapped, factor) = self.norm.norm_by_ops(&self.norm.difference(p, n)?)?;
             // The smaller distance gets the gradient, and equal distances get half each. NaN propagates.
             let (zero, one) = (swapped.detach().zeros_like()?, swapped.detach().ones_like()?);
             let (is_nearer, is_tied) = (swapped.lt(&to_negative)?, swapped.eq(&to_negative)?);
-            let share = is_nearer.where_cond(&one, &is_tied.where_cond(&one.affine(0.5, 0.0)?, &zero)?)?;
+            let fraction = is_nearer.where_cond(&one, &is_tied.where_cond(&one.affine(0.5, 0.0)?, &zero)?)?;
             let nearer = is_nearer.where_cond(&swapped, &to_negative)?;
             to_negative = swapped.eq(&swapped)?.where_cond(&nearer, &swapped)?;
-            negative_slope = (negative_slope * share.affine(-1.0, 1.0)?)?;
-            swapped_grad = Some((by_swapped, (slope * share)?));
+            negative_factor = (negative_factor * fraction.affine(-1.0, 1.0)?)?;
+            swapped_grad = Some((by_swapped, (factor * fraction)?));
         }
         let missing = (to_positive.affine(1.0, self.margin)? - to_negative)?;
         let is_met = missing.le(0f64)?;
         let losses = ops::masked_fill(&missing, &is_met, 0.0)?;
-        let grad = |direction: &Tensor, slope: &Tensor| {
-            ops::masked_fill(&direction.broadcast_mul(slope)?, &is_met.broadcast_as(direction.shape())?, 0.0)
+        let grad = |direction: &Tensor, factor: &Tensor| {
+            ops::masked_fill(&direction.broadcast_mul(factor)?, &is_met.broadcast_as(direction.shape())?, 0.0)
         };
-        let positive = grad(&by_positive, &positive_slope)?;
+        let positive = grad(&by_positive, &positive_factor)?;
         drop(by_positive);
-        let negative = grad(&by_negative, &negative_slope)?;
+        let negative = grad(&by_negative, &negative_factor)?;
         drop(by_negative);
         let by_anchor = (&positive - &negative)?;
         let (by_positive, by_negative) = match swapped_grad {
-            Some((by_swapped, slope)) => {
-                let swapped = grad(&by_swapped, &slope)?;
+            Some((by_swapped, factor)) => {
+                let swapped = grad(&by_swapped, &factor)?;
                 ((positive + &swapped)?, (negative + swapped)?)
             }
             None => (positive, negative),
@@ -321,14 +322,14 @@ impl RowLoss<3> for Triplet {
     ) -> Option<(W, W)> {
         let (zero, eps) = (W::ZERO, W::constant(self.norm.eps));
         // The three rows are overwritten with the differences of each two points.
-        map_three(a, p, n, |a, p, n| [a - p + eps, a - n + eps, p - n + eps]);
+        map3(a, p, n, |a, p, n| [a - p + eps, a - n + eps, p - n + eps]);
         let (to_positive, by_positive) = self.norm.norm_and_grad_in_place(a, len);
         let (mut to_negative, mut by_negative) = self.norm.norm_and_grad_in_place(p, len);
         let mut by_swapped = zero;
         if self.swap {
             let (swapped, by) = self.norm.norm_and_grad_in_place(n, len);
             // The smaller distance gets the gradient, and equal distances get half each. NaN propagates.
-            let share = W::constant(if swapped < to_negative {
+            let fraction = W::constant(if swapped < to_negative {
                 1.0
             } else if swapped == to_negative {
                 0.5
@@ -337,14 +338,14 @@ impl RowLoss<3> for Triplet {
             });
             let nearer = if swapped < to_negative { swapped } else { to_negative };
             to_negative = if swapped.is_nan() { swapped } else { nearer };
-            (by_negative, by_swapped) = (by_negative * (W::ONE - share), by * share);
+            (by_negative, by_swapped) = (by_negative * (W::ONE - fraction), by * fraction);
         }
         let missing = to_positive + W::constant(self.margin) - to_negative;
         if missing <= zero {
-            map_three(a, p, n, |_, _, _| [zero; 3]);
+            map3(a, p, n, |_, _, _| [zero; 3]);
             return Some((zero, zero));
         }
-        map_three(a, p, n, |positive, negative, swapped| {
+        map3(a, p, n, |positive, negative, swapped| {
             let (positive, negative) = (positive * by_positive, negative * by_negative);
             let swapped = if self.swap { swapped * by_swapped } else { zero };
             [positive - negative, -positive - swapped, negative + swapped]
@@ -355,7 +356,7 @@ impl RowLoss<3> for Triplet {
 
 /// Replaces the three elements at each index with `f` of them.
 #[inline(always)]
-fn map_three<W: Float>(a: &mut [Lanes<W>], b: &mut [Lanes<W>], c: &mut [Lanes<W>], f: impl Fn(W, W, W) -> [W; 3]) {
+fn map3<W: Float>(a: &mut [Lanes<W>], b: &mut [Lanes<W>], c: &mut [Lanes<W>], f: impl Fn(W, W, W) -> [W; 3]) {
     for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
         for lane in 0..LANES {
             [a[lane], b[lane], c[lane]] = f(a[lane], b[lane], c[lane]);

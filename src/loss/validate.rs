@@ -138,7 +138,7 @@ pub(super) fn check_elements(
     if !switches::reads_values(arg.device()) || arg.elem_count() == 0 {
         return Ok(());
     }
-    match scan::find_not(arg, ok)? {
+    match scan::find_invalid(arg, ok)? {
         Some((i, value)) => bail!("{loss}: {name} must be {need}, but element {i} is {value}"),
         None => Ok(()),
     }
