@@ -52,6 +52,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+type Loss = Box<dyn Fn(&[Var]) -> Result<Tensor>>;
+
 /// A loss, its inputs' shape, their number, and the limits: the peak over the size of an input, and the number of
 /// allocations of at least half that size.
 struct Case {
@@ -60,7 +62,7 @@ struct Case {
     inputs: usize,
     peak: f64,
     large: usize,
-    loss: Box<dyn Fn(&[Var]) -> Result<Tensor>>,
+    loss: Loss,
 }
 
 /// Binary cross-entropy and soft margin take three temporaries and one for the digits that `1 + y` rounds away in
@@ -80,9 +82,8 @@ fn cases() -> Result<Vec<Case>> {
     let deep = (4096, 256);
     let pairs = Tensor::from_iter((0..rows).map(|i| if i % 2 == 0 { 1f32 } else { -1.0 }), device)?;
     let mut cases = Vec::new();
-    let mut add = |name, shape, inputs, peak, large, loss: Box<dyn Fn(&[Var]) -> Result<Tensor>>| {
-        cases.push(Case { name, shape, inputs, peak, large, loss })
-    };
+    let mut add =
+        |name, shape, inputs, peak, large, loss: Loss| cases.push(Case { name, shape, inputs, peak, large, loss });
     let t = y.clone();
     add("l1", square, 1, 4.0, 8, Box::new(move |x| L1Loss::default().forward(&x[0], &t)));
     let t = y.clone();

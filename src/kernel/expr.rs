@@ -105,13 +105,23 @@ impl Recording {
         }
     }
 
-    /// An operation of two numbers, of which one at least is no constant. A sign goes to the result, where it may become a
-    /// part of a factor.
+    /// An operation of two numbers, one of which at least is no constant. A sign moves to the result, where it may become
+    /// a part of a factor.
     fn binary(&self, binary: Binary, a: Operand, b: Operand) -> Expr<'_> {
         let negated = |x: Operand| match x {
             Operand::Op(i) => self.negated(i).map(Operand::Op),
             Operand::Constant(_) => None,
         };
+        match (binary, a, b) {
+            (Binary::Add, Operand::Op(x), Operand::Constant(c)) => return self.affine(x, 1.0, c),
+            (Binary::Add, Operand::Constant(c), Operand::Op(x)) => return self.affine(x, 1.0, c),
+            (Binary::Sub, Operand::Op(x), Operand::Constant(c)) => return self.affine(x, 1.0, -c),
+            (Binary::Sub, Operand::Constant(c), Operand::Op(x)) => return self.affine(x, -1.0, c),
+            (Binary::Mul, Operand::Op(x), Operand::Constant(c)) => return self.affine(x, c, 0.0),
+            (Binary::Mul, Operand::Constant(c), Operand::Op(x)) => return self.affine(x, c, 0.0),
+            // A quotient is not the product with a reciprocal, which may be infinite or vanish in single precision.
+            _ => {}
+        }
         match (binary, negated(a), negated(b)) {
             (Binary::Add, _, Some(b)) => self.binary(Binary::Sub, a, b),
             (Binary::Add, Some(a), _) => self.binary(Binary::Sub, b, a),
@@ -140,60 +150,26 @@ impl Expr<'_> {
     }
 }
 
-impl<'a> Add for Expr<'a> {
-    type Output = Self;
+macro_rules! binary {
+    ($trait:ident, $method:ident, $binary:expr) => {
+        impl $trait for Expr<'_> {
+            type Output = Self;
 
-    fn add(self, other: Self) -> Self {
-        match (self, other) {
-            (Expr::Constant(a), Expr::Constant(b)) => Expr::Constant(a + b),
-            (Expr::Constant(c), Expr::Op(recording, x)) | (Expr::Op(recording, x), Expr::Constant(c)) => {
-                recording.affine(x, 1.0, c)
-            }
-            (Expr::Op(recording, _), _) => recording.binary(Binary::Add, self.operand(), other.operand()),
-        }
-    }
-}
-
-impl<'a> Sub for Expr<'a> {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        match (self, other) {
-            (Expr::Constant(a), Expr::Constant(b)) => Expr::Constant(a - b),
-            (Expr::Constant(c), Expr::Op(recording, x)) => recording.affine(x, -1.0, c),
-            (Expr::Op(recording, x), Expr::Constant(c)) => recording.affine(x, 1.0, -c),
-            (Expr::Op(recording, _), _) => recording.binary(Binary::Sub, self.operand(), other.operand()),
-        }
-    }
-}
-
-impl<'a> Mul for Expr<'a> {
-    type Output = Self;
-
-    fn mul(self, other: Self) -> Self {
-        match (self, other) {
-            (Expr::Constant(a), Expr::Constant(b)) => Expr::Constant(a * b),
-            (Expr::Constant(c), Expr::Op(recording, x)) | (Expr::Op(recording, x), Expr::Constant(c)) => {
-                recording.affine(x, c, 0.0)
-            }
-            (Expr::Op(recording, _), _) => recording.binary(Binary::Mul, self.operand(), other.operand()),
-        }
-    }
-}
-
-impl<'a> Div for Expr<'a> {
-    type Output = Self;
-
-    fn div(self, other: Self) -> Self {
-        match (self, other) {
-            (Expr::Constant(a), Expr::Constant(b)) => Expr::Constant(a / b),
-            // Not by the reciprocal: in single precision it may be infinite or vanish.
-            (Expr::Constant(_), Expr::Op(recording, _)) | (Expr::Op(recording, _), _) => {
-                recording.binary(Binary::Div, self.operand(), other.operand())
+            fn $method(self, other: Self) -> Self {
+                match (self, other) {
+                    (Expr::Constant(a), Expr::Constant(b)) => Expr::Constant(a.$method(b)),
+                    (Expr::Op(recording, _), _) | (_, Expr::Op(recording, _)) => {
+                        recording.binary($binary, self.operand(), other.operand())
+                    }
+                }
             }
         }
-    }
+    };
 }
+binary!(Add, add, Binary::Add);
+binary!(Sub, sub, Binary::Sub);
+binary!(Mul, mul, Binary::Mul);
+binary!(Div, div, Binary::Div);
 
 impl Neg for Expr<'_> {
     type Output = Self;

@@ -60,6 +60,25 @@ where
     }
 }
 
+macro_rules! gpu_forward {
+    ($name:ident, $storage:ident, $variant:ident) => {
+        fn $name(
+            &self,
+            _: &$storage,
+            _: &Layout,
+            _: &$storage,
+            _: &Layout,
+            _: &$storage,
+            _: &Layout,
+        ) -> Result<($storage, Shape)> {
+            self.gpu_value(|storage| match storage {
+                Storage::$variant(storage) => Some(storage),
+                _ => None,
+            })
+        }
+    };
+}
+
 impl<F, const N: usize> CustomOp3 for Node<F, N>
 where
     F: Fn([&Tensor; N], &Tensor) -> Result<[Option<Tensor>; N]>,
@@ -86,35 +105,8 @@ where
         }
     }
 
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.gpu_value(|storage| match storage {
-            Storage::Cuda(storage) => Some(storage),
-            _ => None,
-        })
-    }
-
-    fn metal_fwd(
-        &self,
-        _: &MetalStorage,
-        _: &Layout,
-        _: &MetalStorage,
-        _: &Layout,
-        _: &MetalStorage,
-        _: &Layout,
-    ) -> Result<(MetalStorage, Shape)> {
-        self.gpu_value(|storage| match storage {
-            Storage::Metal(storage) => Some(storage),
-            _ => None,
-        })
-    }
+    gpu_forward!(cuda_fwd, CudaStorage, Cuda);
+    gpu_forward!(metal_fwd, MetalStorage, Metal);
 
     fn bwd(
         &self,

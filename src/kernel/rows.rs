@@ -327,14 +327,6 @@ impl<T: Element> RowLayout<'_, T> {
             }
             return;
         }
-        if let Some(start) = self.beside(first, count) {
-            for column in 0..len {
-                let elements = &values[start + column * self.stride..][..count];
-                let places = work[column..].iter_mut().step_by(padded);
-                places.zip(elements).for_each(|(place, element)| *place = element.to_compute());
-            }
-            return;
-        }
         for (i, row) in work.chunks_exact_mut(padded).enumerate().take(count) {
             let start = self.starts.offset(first + i);
             for (column, place) in row[..len].iter_mut().enumerate() {
@@ -362,17 +354,6 @@ impl<T: Element> RowLayout<'_, T> {
                 // SAFETY: by the caller's promise.
                 let places = unsafe { to.slice_mut(self.starts.offset(first + i), len) };
                 T::from_compute_scaled(&mut row[..len], *factor, places);
-            }
-            return;
-        }
-        if let Some(start) = self.beside(first, factors.len()) {
-            for column in 0..len {
-                // SAFETY: by the caller's promise.
-                let places = unsafe { to.slice_mut(start + column * self.stride, factors.len()) };
-                let elements = work[column..].iter().step_by(padded).zip(factors);
-                places.iter_mut().zip(elements).for_each(|(place, (&element, &factor))| {
-                    place.write(T::from_compute(element * factor));
-                });
             }
             return;
         }
