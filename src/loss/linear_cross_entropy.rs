@@ -209,17 +209,18 @@ impl LinearCrossEntropyLoss {
         }
         let targets =
             ClassTargets::of_shape(LOSS, input, (&[n, c], 1), target, weight.clone(), Some(self.ignore_index))?;
-        match (targets.for_kernel()?, self.reduction) {
+        match targets.for_kernel()? {
             // If all samples are ignored, the mean is NaN and its gradient is 0.
-            (Some(classes), Reduction::Mean) if classes.are_all_ignored() => {
-                Ok(Some([scalar(f64::INFINITY)?[0].clone(), scalar(0.0)?[0].clone()]))
+            Some(classes) if self.reduction == Reduction::Mean && classes.are_all_ignored() => {
+                let [value, grad] = [scalar(f64::INFINITY)?, scalar(0.0)?];
+                Ok(Some([value, grad].map(|[factor, _]| factor)))
             }
-            (Some(classes), reduction) => targets.factor(reduction, &classes).map(scalar).transpose(),
-            (None, Reduction::Mean) => match targets.scale(Reduction::Mean, &targets.for_gather(dtype)?)? {
+            Some(classes) => targets.factor(self.reduction, &classes).map(scalar).transpose(),
+            None => match targets.scale(self.reduction, &targets.for_gather(dtype)?)? {
+                Scale::None => Ok(None),
+                Scale::Number(factor) => scalar(factor).map(Some),
                 Scale::Tensor { value, grad } => Ok(Some([value, grad])),
-                _ => bail!("{LOSS}: a mean has no factor"),
             },
-            (None, reduction) => reduction.factor(&[n]).map(scalar).transpose(),
         }
     }
 }
