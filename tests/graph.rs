@@ -165,6 +165,30 @@ fn cases() -> Vec<(&'static str, Vec<Tensor>, Loss)> {
         vec![real(1), real(2)],
         Box::new(|v, reduction| SoftMarginLoss { reduction }.forward(&v[0], &v[1])),
     );
+    // At 0, where a formula passes from one branch to the other though its derivatives are smooth.
+    let zeros = || Tensor::zeros((4, 3), DType::F64, &device()).unwrap();
+    add(
+        "SoftMarginLoss",
+        vec![zeros(), real(2)],
+        Box::new(|v, reduction| SoftMarginLoss { reduction }.forward(&v[0], &v[1])),
+    );
+    for has_weight in [false, true] {
+        add(
+            "BceWithLogitsLoss",
+            vec![zeros(), probability(2)],
+            Box::new(move |v, reduction| {
+                let pos_weight = if has_weight { weight(&v[0]) } else { None };
+                BceWithLogitsLoss { weight: None, pos_weight, reduction }.forward(&v[0], &v[1])
+            }),
+        );
+    }
+    add(
+        "PoissonNllLoss",
+        vec![probability(1), zeros()],
+        Box::new(|v, reduction| {
+            PoissonNllLoss { log_input: false, full: false, eps: 0.01, reduction }.forward(&v[0], &v[1])
+        }),
+    );
     for p in [1, 2] {
         add(
             "MultiMarginLoss",

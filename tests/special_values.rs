@@ -631,3 +631,111 @@ fn layouts_and_casts_that_cuda_lacks_are_avoided() -> Result<()> {
     }
     Ok(())
 }
+
+/// The sum of exponentials in half precision would stop growing at 256 in `bf16` and at 2048 in `f16`.
+#[test]
+fn log_softmax_of_many_classes_in_half_precision() -> Result<()> {
+    for dtype in [DType::F16, DType::BF16] {
+        let x = Var::from_tensor(&Tensor::zeros((1, 5000), DType::F32, &device())?.to_dtype(dtype)?)?;
+        let log_p = log_softmax(&x, 1)?;
+        assert!((values(&log_p)[7] / -5000f64.ln() - 1.0).abs() < 4e-3, "{dtype:?} {}", values(&log_p)[7]);
+        let loss = NllLoss::default().forward(&log_p, &classes(&[7]))?;
+        let gradient = values(loss.backward()?.get(&x).unwrap());
+        assert!((gradient[8] * 5000.0 - 1.0).abs() < 4e-3, "{dtype:?} {}", gradient[8]);
+    }
+    Ok(())
+}
+
+/// As PyTorch: a NaN that the loss of an ignored sample is multiplied by touches nothing.
+#[test]
+fn ignored_rows_have_no_gradient_whatever_comes_from_above() -> Result<()> {
+    let logits = real(&[1.0, 2.0, 3.0, 0.5, -0.5, 1.0], &[2, 3]);
+    let (targets, from_above) = (classes(&[-100, 0]), real(&[f64::NAN, 1.0], &[2]));
+    let x = Var::from_tensor(&logits)?;
+    let weight = Var::from_tensor(&real(&[0.5, 1.0, -1.0, 0.25, 0.0, 1.0, 2.0, 1.0, 0.0], &[3, 3]))?;
+    let losses = [
+        CrossEntropyLoss { reduction: Reduction::None, ..Default::default() }.forward(&x, &targets)?,
+        CrossEntropyLoss { reduction: Reduction::None, label_smoothing: 0.1, ..Default::default() }
+            .forward(&x, &targets)?,
+        NllLoss { reduction: Reduction::None, ..Default::default() }.forward(&x, &targets)?,
+        LinearCrossEntropyLoss { reduction: Reduction::None, ..Default::default() }
+            .forward(&x, &weight, None, &targets)?,
+    ];
+    for (i, loss) in losses.iter().enumerate() {
+        let grads = (loss * &from_above)?.sum_all()?.backward()?;
+        let grad = values(grads.get(&x).unwrap());
+        assert!(grad[..3] == [0.0; 3] && grad.iter().all(|x| x.is_finite()), "{i}: {grad:?}");
+        if let Some(grad) = grads.get(&weight) {
+            assert!(values(grad).iter().all(|x| x.is_finite()), "{:?}", values(grad));
+        }
+    }
+    // The mean over no sample is NaN, but has no gradient.
+    let none = classes(&[-100, -100]);
+    for loss in [
+        CrossEntropyLoss::default().forward(&x, &none)?,
+        NllLoss::default().forward(&x, &none)?,
+        LinearCrossEntropyLoss::default().forward(&x, &weight, None, &none)?,
+    ] {
+        assert!(values(&loss)[0].is_nan());
+        assert_eq!(values(loss.backward()?.get(&x).unwrap()), [0.0; 6]);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_repeated_sums_its_gradient_in_single_precision() -> Result<()> {
+    let n = 1000;
+    for dtype in [DType::F16, DType::BF16] {
+        let ones = Tensor::ones((n, 1), DType::F32, &device())?.to_dtype(dtype)?;
+        let target = Var::from_tensor(&Tensor::zeros((1, 1), DType::F32, &device())?.to_dtype(dtype)?)?;
+        let loss =
+            GaussianNllLoss { reduction: Reduction::Sum, ..Default::default() }.forward(&ones, &target, &ones)?;
+        assert_eq!(values(loss.backward()?.get(&target).unwrap()), [-(n as f64)], "{dtype:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn more_nan_propagates_and_less_is_made() -> Result<()> {
+    let nan = real(&[f64::NAN], &[1]);
+    let pos_weight = Some(real(&[0.0], &[1]));
+    let bce = BceWithLogitsLoss { pos_weight, ..Default::default() };
+    assert!(values(&bce.forward(&nan, &real(&[1.0], &[1]))?)[0].is_nan());
+    assert!(values(&KlDivLoss::default().forward(&nan, &real(&[0.0], &[1]))?)[0].is_nan());
+    let log = KlDivLoss { log_target: true, ..Default::default() };
+    assert!(values(&log.forward(&nan, &real(&[f64::NEG_INFINITY], &[1]))?)[0].is_nan());
+    // No class, no loss.
+    let empty = Tensor::zeros((2, 0), DType::F64, &device())?;
+    for reduction in [Reduction::None, Reduction::Sum] {
+        let loss = CrossEntropyLoss { reduction, ..Default::default() }.forward(&empty, &empty)?;
+        assert!(values(&loss).iter().all(|x| *x == 0.0), "{reduction}: {loss}");
+    }
+    Ok(())
+}
+
+#[test]
+fn counts_that_half_precision_does_not_hold() -> Result<()> {
+    let x = Tensor::new(&[5.5625f32], &device())?.to_dtype(DType::BF16)?;
+    let x = Var::from_tensor(&x)?;
+    let loss = PoissonNllLoss::default().forward(&x, &classes(&[257]))?;
+    let (value, rate) = (values(&loss)[0], 5.5625f64.exp());
+    assert!((value - (rate - 257.0 * 5.5625)).abs() < 4.0, "{value}");
+    let gradient = values(loss.backward()?.get(&x).unwrap())[0];
+    assert!((gradient - (rate - 257.0)).abs() < 0.01, "{gradient}");
+    Ok(())
+}
+
+#[test]
+fn long_rows_do_not_drift() -> Result<()> {
+    let n = 1 << 20;
+    let x = Tensor::full(0.1f32, (1, n), &device())?;
+    let zeros = x.zeros_like()?;
+    let soft = MultiLabelSoftMarginLoss { reduction: Reduction::None, ..Default::default() }.forward(&x, &zeros)?;
+    let exact = f64::from(0.1f32).exp().ln_1p();
+    assert!((values(&soft)[0] / exact - 1.0).abs() < 2e-6, "{}", values(&soft)[0]);
+    let triplet = TripletMarginLoss { p: 1.0, eps: 0.0, ..Default::default() }.forward(&x, &zeros, &x)?;
+    let exact = n as f64 * f64::from(0.1f32) + 1.0;
+    let tolerance = if std::env::var_os("CANDLE_LOSSES_KERNELS").is_none() && device().is_cpu() { 2e-6 } else { 1e-3 };
+    assert!((values(&triplet)[0] / exact - 1.0).abs() < tolerance, "{}", values(&triplet)[0]);
+    Ok(())
+}

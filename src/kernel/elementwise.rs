@@ -39,7 +39,7 @@ pub(crate) fn elementwise_loss<const N: usize>(
     }
     let input = args[0];
     let args = ops::to_compute(args)?;
-    let loss = tensor_loss(args.each_ref(), None, factor.into(), move |args, wanted| {
+    let loss = tensor_loss(args.each_ref(), None, factor.into(), None, move |args, wanted| {
         let recording = Recording::default();
         let (value, grads) = formula.value_and_grad::<Expr>(from_fn(|i| recording.arg(i)));
         let wanted_grads = grads.into_iter().zip(wanted).filter_map(|(grad, is_wanted)| is_wanted.then_some(grad));

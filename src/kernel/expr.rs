@@ -212,10 +212,7 @@ impl<'a> Scalar for Expr<'a> {
     }
 
     fn abs(self) -> Self {
-        match self {
-            Self::Op(recording, i) => recording.push(Op::Unary(Unary::Abs, recording.negated(i).unwrap_or(i))),
-            Self::Constant(value) => Self::Constant(value.abs()),
-        }
+        self.unary(Unary::Abs, f64::abs)
     }
 
     fn sqrt(self) -> Self {
@@ -249,12 +246,7 @@ fn compare<'a>(comparison: Comparison, a: Expr<'a>, b: Expr<'a>) -> ExprMask<'a>
                 Comparison::Eq => a == b,
             });
         }
-        (Expr::Op(recording, a), Expr::Constant(b)) => match recording.negated(a) {
-            // -x < c is x > -c.
-            Some(x) => (recording, Op::Compare(mirrored, x, Operand::Constant(-b))),
-            None => (recording, Op::Compare(comparison, a, Operand::Constant(b))),
-        },
-        (Expr::Op(recording, a), Expr::Op(_, b)) => (recording, Op::Compare(comparison, a, Operand::Op(b))),
+        (Expr::Op(recording, a), b) => (recording, Op::Compare(comparison, a, b.operand())),
         // A constant on the left: the same comparison, seen from the other side.
         (Expr::Constant(_), Expr::Op(..)) => return compare(mirrored, b, a),
     };

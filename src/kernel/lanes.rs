@@ -30,3 +30,10 @@ pub(crate) fn multiply<W: Float>(values: &mut Lanes<W>, by: &Lanes<W>) {
         values[lane] *= by[lane];
     }
 }
+
+#[inline(always)]
+pub(crate) fn add<W: Float>(sums: &mut Lanes<W>, values: &Lanes<W>) {
+    for lane in 0..LANES {
+        sums[lane] += values[lane];
+    }
+}

@@ -3,7 +3,7 @@
 use super::graph::{Value, node};
 use super::scan;
 use super::switches::has_kernels;
-use candle_core::{DType, Device, Layout, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Layout, Result, Tensor, bail};
 
 /// The lower bound of PyTorch's denominators: 1e-12 in single precision.
 pub(crate) const EPSILON: f64 = 1e-12f32 as f64;
@@ -121,6 +121,14 @@ pub(crate) fn sum_all(x: &Tensor) -> Result<Tensor> {
     node([x], Value::Tensor(sum), |[x], grad| Ok([Some(grad.broadcast_as(x.shape())?)]))
 }
 
+/// The sum over the last dimension. Long rows are summed in `f64` on the CPU, where candle's own sum drifts.
+pub(crate) fn sum_last(x: &Tensor) -> Result<Tensor> {
+    if x.dtype() == DType::F32 && x.device().is_cpu() && x.dim(D::Minus1)? > STAGE * STAGE {
+        return x.to_dtype(DType::F64)?.sum(D::Minus1)?.to_dtype(DType::F32);
+    }
+    x.sum(D::Minus1)
+}
+
 /// Sums of so many elements are as good as single precision allows.
 const STAGE: usize = 256;
 
@@ -182,9 +190,10 @@ pub fn log_softmax(x: &Tensor, dim: impl candle_core::shape::Dim) -> Result<Tens
     if x.elem_count() == 0 {
         return Ok(x.clone());
     }
-    let shifted = x.broadcast_sub(&max_keepdim(x, dim)?)?;
+    let [wide] = to_compute([x])?;
+    let shifted = wide.broadcast_sub(&max_keepdim(&wide, dim)?)?;
     let log_sum = shifted.exp()?.sum_keepdim(dim)?.log()?;
-    shifted.broadcast_sub(&log_sum)
+    shifted.broadcast_sub(&log_sum)?.to_dtype(x.dtype())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::cpu::{Arg, GradOutputs, LossKernel, cpu_loss, sum_and_grad};
 use super::element::{Element, with_element};
-use super::lanes::{CHUNK, LANES, Lanes, multiply, reduce_lanes};
+use super::lanes::{CHUNK, LANES, Lanes, add, multiply, reduce_lanes};
 use super::parallel::in_parallel;
 use super::scalar::{Float, Scalar, relu};
 use super::strided::{SharedBuffer, Strided};
@@ -397,20 +397,27 @@ pub(crate) fn nan_max<W: Float>(a: W, b: W) -> W {
     if a.is_nan() { a } else { larger(a, b) }
 }
 
+/// The number of blocks whose sums are added up before they join the sums of the row: a single sum drifts in long rows.
+const SEGMENT: usize = 256;
+
 /// Replaces each element `x` of a row by the first part of `f(x)`, and returns the sums of the others.
 #[inline(always)]
 pub(crate) fn map_sum<W: Float, const K: usize>(row: &mut [Lanes<W>], f: impl Fn(W) -> (W, [W; K])) -> [W; K] {
-    let mut sums = [[W::ZERO; LANES]; K];
-    for block in row {
-        for lane in 0..LANES {
-            let (mapped, summands) = f(block[lane]);
-            block[lane] = mapped;
-            for (sums, summand) in sums.iter_mut().zip(summands) {
-                sums[lane] += summand;
+    let mut totals = [[W::ZERO; LANES]; K];
+    for segment in row.chunks_mut(SEGMENT) {
+        let mut sums = [[W::ZERO; LANES]; K];
+        for block in segment {
+            for lane in 0..LANES {
+                let (mapped, summands) = f(block[lane]);
+                block[lane] = mapped;
+                for (sums, summand) in sums.iter_mut().zip(summands) {
+                    sums[lane] += summand;
+                }
             }
         }
+        totals.iter_mut().zip(&sums).for_each(|(totals, sums)| add(totals, sums));
     }
-    sums.map(|lanes| reduce_lanes(lanes, |a, b| a + b))
+    totals.map(|lanes| reduce_lanes(lanes, |a, b| a + b))
 }
 
 /// Replaces each pair of elements `x` and `y` by the first part of `f(x, y)`, and returns the sums of the others.
@@ -419,17 +426,21 @@ pub(crate) fn map2_sum<W: Float, const K: usize>(
     [a, b]: [&mut [Lanes<W>]; 2],
     f: impl Fn(W, W) -> ([W; 2], [W; K]),
 ) -> [W; K] {
-    let mut sums = [[W::ZERO; LANES]; K];
-    for (a, b) in a.iter_mut().zip(b) {
-        for lane in 0..LANES {
-            let (mapped, summands) = f(a[lane], b[lane]);
-            [a[lane], b[lane]] = mapped;
-            for (sums, summand) in sums.iter_mut().zip(summands) {
-                sums[lane] += summand;
+    let mut totals = [[W::ZERO; LANES]; K];
+    for (a, b) in a.chunks_mut(SEGMENT).zip(b.chunks_mut(SEGMENT)) {
+        let mut sums = [[W::ZERO; LANES]; K];
+        for (a, b) in a.iter_mut().zip(b) {
+            for lane in 0..LANES {
+                let (mapped, summands) = f(a[lane], b[lane]);
+                [a[lane], b[lane]] = mapped;
+                for (sums, summand) in sums.iter_mut().zip(summands) {
+                    sums[lane] += summand;
+                }
             }
         }
+        totals.iter_mut().zip(&sums).for_each(|(totals, sums)| add(totals, sums));
     }
-    sums.map(|lanes| reduce_lanes(lanes, |a, b| a + b))
+    totals.map(|lanes| reduce_lanes(lanes, |a, b| a + b))
 }
 
 /// The sum of `f(i)` for `i` in `0..count`.

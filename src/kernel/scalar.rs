@@ -155,15 +155,19 @@ pub(crate) fn ln_1p<S: Scalar>(y: S) -> S {
     sum.ln() + (y - (sum - one()))
 }
 
-/// `log(1 + e^-|x|)` and the sigmoid `1 / (1 + e^-x)`, both exact in both tails.
+/// `log(1 + e^-|x|)`, the sigmoid `1 / (1 + e^-x)`, and that of `-x`, all exact in both tails.
+///
+/// At 0 each takes the branch of `x >= 0`, as candle's derivative of `|x|` does: so the derivatives that a recording is
+/// differentiated to are right there.
 #[inline(always)]
-pub(crate) fn logistic<S: Scalar>(x: S) -> (S, S) {
+pub(crate) fn logistic<S: Scalar>(x: S) -> (S, S, S) {
     // The logarithm last, so that a recording holds few temporaries at once.
     let e = (-x.abs()).exp();
     let sum = e + one();
     let lost = e - (sum - one());
-    let sigmoid = S::select(x.lt(zero()), e, one()) / sum;
-    (sum.ln() + lost, sigmoid)
+    let is_below = x.lt(zero());
+    let [sigmoid, complement] = [S::select(is_below, e, one()) / sum, S::select(is_below, one(), e) / sum];
+    (sum.ln() + lost, sigmoid, complement)
 }
 
 mod single {

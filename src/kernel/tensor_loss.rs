@@ -11,9 +11,8 @@ pub(crate) enum Scale {
     None,
     /// Their sum times a number.
     Number(f64),
-    /// Their sum times a scalar tensor, which the host does not wait for; and the scalar tensor that gradients are multiplied
-    /// by, which may differ where nothing is counted.
-    Tensor { value: Tensor, grad: Tensor },
+    /// Their sum times a scalar tensor, which the host does not wait for.
+    Tensor(Tensor),
 }
 
 impl From<Option<f64>> for Scale {
@@ -27,6 +26,8 @@ impl From<Option<f64>> for Scale {
 /// `compute` returns the loss of each sample and the gradients of those losses by the arguments that are marked as wanted.
 /// A gradient broadcasts to the shape of its argument. The losses have the arguments' shape, without `dim` if it is given.
 ///
+/// `is_ignored` marks samples whose gradient is 0, in a shape that broadcasts to the arguments'.
+///
 /// `compute` is called once, with detached arguments: no op of it is part of the graph, and backward multiplies gradients
 /// that are there. If the graph of gradients is kept, backward calls it again with the arguments themselves, so that its
 /// gradients are differentiable.
@@ -34,6 +35,7 @@ pub(crate) fn tensor_loss<const N: usize, F>(
     args: [&Tensor; N],
     dim: Option<usize>,
     scale: Scale,
+    is_ignored: Option<Tensor>,
     compute: F,
 ) -> Result<Tensor>
 where
@@ -45,7 +47,7 @@ where
     let value = match &scale {
         Scale::None => ops::times(&losses.tensor, losses.factor)?,
         Scale::Number(number) => ops::times(&ops::sum_all(&losses.tensor)?, losses.factor * number)?,
-        Scale::Tensor { value, .. } => (ops::times(&ops::sum_all(&losses.tensor)?, losses.factor)? * value)?,
+        Scale::Tensor(scalar) => (ops::times(&ops::sum_all(&losses.tensor)?, losses.factor)? * scalar)?,
     };
     if !wanted.contains(&true) {
         return Ok(value);
@@ -56,8 +58,13 @@ where
         let grads = again.as_ref().map_or(&grads, |(_, grads)| grads);
         let grad = match (&scale, dim) {
             (Scale::None, Some(dim)) => grad.unsqueeze(dim)?,
-            (Scale::Tensor { grad: scale, .. }, _) => (grad * scale)?,
+            (Scale::Tensor(scalar), _) => (grad * scalar)?,
             _ => grad.clone(),
+        };
+        // The gradient of an ignored sample is 0, whatever the gradient of its loss is.
+        let grad = match &is_ignored {
+            Some(is_ignored) => ops::masked_fill(&grad.broadcast_as(is_ignored.shape())?, is_ignored, 0.0)?,
+            None => grad,
         };
         let number = if let Scale::Number(number) = scale { number } else { 1.0 };
         let mut scaled = [const { None }; N];

@@ -120,14 +120,18 @@ impl AdaptiveLogSoftmaxWithLoss {
     /// If the weights and `input` do not fit together, as in [`forward`](Self::forward).
     pub fn log_prob(&self, input: &Tensor) -> Result<Tensor> {
         self.check(input)?;
-        let x = rows(&float(LOSS, "input", input)?)?;
-        let head = self.head_log_p(&x)?;
+        let log_p = self.all_log_p(&rows(&float(LOSS, "input", input)?)?)?.to_dtype(input.dtype())?;
+        if input.rank() == 1 { log_p.squeeze(0) } else { Ok(log_p) }
+    }
+
+    /// Returns the log-probabilities of all classes, (N, classes), in the compute dtype.
+    fn all_log_p(&self, x: &Tensor) -> Result<Tensor> {
+        let head = self.head_log_p(x)?;
         let mut parts = vec![head.narrow(1, 0, self.cutoffs[0])?];
         for (i, tail) in self.tails.iter().enumerate() {
-            parts.push(tail_log_p(tail, &x)?.broadcast_add(&head.narrow(1, self.cutoffs[0] + i, 1)?)?);
+            parts.push(tail_log_p(tail, x)?.broadcast_add(&head.narrow(1, self.cutoffs[0] + i, 1)?)?);
         }
-        let log_p = Tensor::cat(&parts, 1)?.to_dtype(input.dtype())?;
-        if input.rank() == 1 { log_p.squeeze(0) } else { Ok(log_p) }
+        Tensor::cat(&parts, 1)
     }
 
     /// Returns the most probable class of each sample as `u32`: `(N)` for an input `(N, D)`, and a scalar for `(D)`.
@@ -147,8 +151,8 @@ impl AdaptiveLogSoftmaxWithLoss {
         let samples = classes.iter().enumerate().filter(is_cluster).map(|(i, _)| i as u32).collect::<Vec<_>>();
         if !samples.is_empty() {
             let index = Tensor::from_slice(&samples, samples.len(), x.device())?;
-            let inputs = rows(input)?.contiguous()?.index_select(&index, 0)?;
-            let found = self.log_prob(&inputs)?.to_dtype(DType::F32)?.argmax(1)?.to_vec1::<u32>()?;
+            let inputs = x.contiguous()?.index_select(&index, 0)?;
+            let found = self.all_log_p(&inputs)?.argmax(1)?.to_vec1::<u32>()?;
             samples.iter().zip(found).for_each(|(&sample, class)| classes[sample as usize] = class);
         }
         let shape = &input.dims()[..input.rank() - 1];

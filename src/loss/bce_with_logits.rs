@@ -2,7 +2,7 @@ use super::Reduction;
 use super::validate::{broadcast_weight, matching_integers};
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::ops;
-use crate::kernel::scalar::{Scalar, logistic, one, relu, zero};
+use crate::kernel::scalar::{Scalar, logistic, one, zero};
 use candle_core::{Result, Tensor};
 
 /// Binary cross-entropy of a logit `x` against a target `y`, with the sigmoid `σ` included:
@@ -85,7 +85,7 @@ impl Elementwise<2> for LogisticLoss {
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         // One of the terms is the tail alone. The other is |x| plus the tail.
         let linear = times_unless_0(x.abs(), S::select(x.lt(zero()), y, one::<S>() - y));
-        let (tail, sigmoid) = logistic(x);
+        let (tail, sigmoid, _) = logistic(x);
         let loss = linear + tail;
         let (negative, positive) = terms(x, y, y, tail);
         (loss, [sigmoid - y, positive - negative])
@@ -95,7 +95,7 @@ impl Elementwise<2> for LogisticLoss {
 impl Elementwise<3> for LogisticLoss {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y, pos_weight]: [S; 3]) -> (S, [S; 3]) {
-        let (tail, sigmoid) = logistic(x);
+        let (tail, sigmoid, _) = logistic(x);
         let (of_negative, of_positive) = (one::<S>() - y, y * pos_weight);
         let (negative, positive) = terms(x, y, of_positive, tail);
         let loss = of_negative * negative + of_positive * positive;
@@ -108,13 +108,14 @@ impl Elementwise<3> for LogisticLoss {
 /// agrees with its target.
 #[inline(always)]
 fn terms<S: Scalar>(x: S, y: S, of_positive: S, tail: S) -> (S, S) {
-    let (negative, positive) = (relu(x) + tail, relu(-x) + tail);
+    let is_below = x.lt(zero());
+    let (negative, positive) = (S::select(is_below, zero(), x) + tail, S::select(is_below, -x, zero()) + tail);
     (unless_0(negative, one::<S>() - y), unless_0(positive, of_positive))
 }
 
 #[inline(always)]
 fn unless_0<S: Scalar>(term: S, factor: S) -> S {
-    let finite = S::select(term.lt(S::constant(f64::INFINITY)), term, zero());
+    let finite = S::select(term.eq(S::constant(f64::INFINITY)), zero(), term);
     S::select(factor.eq(zero()), finite, term)
 }
 

@@ -125,18 +125,7 @@ impl ClassTargets {
     /// Returns the scale of the sum of the losses, for tensor ops.
     pub fn scale(&self, reduction: Reduction, targets: &GatherTargets) -> Result<Scale> {
         match reduction {
-            Reduction::Mean => {
-                let value = ops::sum_all(&targets.weight)?.recip()?;
-                // If all samples are ignored, the mean is NaN and its gradient is 0.
-                let grad = match &targets.is_ignored {
-                    Some(is_ignored) => {
-                        let counted = ops::cast(&is_ignored.eq(0u8)?, DType::F32)?.sum_all()?;
-                        ops::masked_fill(&value, &counted.eq(0f64)?, 0.0)?
-                    }
-                    None => value.clone(),
-                };
-                Ok(Scale::Tensor { value, grad })
-            }
+            Reduction::Mean => Ok(Scale::Tensor(ops::sum_all(&targets.weight)?.recip()?)),
             _ => Ok(reduction.factor(self.target.dims()).into()),
         }
     }

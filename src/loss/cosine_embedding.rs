@@ -82,7 +82,7 @@ impl CosineEmbeddingLoss {
         let args = ops::to_compute(args.each_ref())?;
         let target = if target.elem_count() == 0 { target.to_device(args[0].device())? } else { target.detach() };
         let target = ops::cast(&target, args[0].dtype())?.unsqueeze(dim)?;
-        let loss = tensor_loss(args.each_ref(), Some(dim), factor.into(), move |[a, b], wanted| {
+        let loss = tensor_loss(args.each_ref(), Some(dim), factor.into(), None, move |[a, b], wanted| {
             let dot = |a: &Tensor, b: &Tensor| (a * b)?.sum_keepdim(dim);
             let (aa, bb) = (dot(a, a)?.affine(1.0, EPSILON)?, dot(b, b)?.affine(1.0, EPSILON)?);
             let squared = (&aa * &bb)?;

@@ -100,7 +100,8 @@ impl CrossEntropyLoss {
         let classes = targets.for_gather(x.dtype())?;
         let (dim, scale) = (targets.dim, targets.scale(self.reduction, &classes)?);
         let smoothing = Smoothing::new(s, self.weight(&x, dim)?, &x, dim)?;
-        let loss = tensor_loss([&x], Some(dim), scale, move |[x], [is_wanted]| {
+        let is_ignored = classes.is_ignored.clone();
+        let loss = tensor_loss([&x], Some(dim), scale, is_ignored, move |[x], [is_wanted]| {
             let (losses, grad) = class_loss(x, &classes, &smoothing, is_wanted)?;
             Ok((losses.into(), [grad.map(Scaled::from)]))
         })?;
@@ -116,18 +117,20 @@ impl CrossEntropyLoss {
         loss_grad: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         let s = self.label_smoothing;
-        let weighted = |losses: &Tensor, grad: &Tensor, dim: usize| -> Result<(Tensor, Tensor)> {
-            Ok(match loss_grad {
-                Some(loss_grad) => (ops::sum_all(losses)?, grad.broadcast_mul(&loss_grad.unsqueeze(dim)?)?),
-                None => (ops::sum_all(losses)?, grad.clone()),
-            })
+        let weighted = |losses: &Tensor, grad: Tensor, is_ignored: Option<&Tensor>, dim| -> Result<(Tensor, Tensor)> {
+            let Some(loss_grad) = loss_grad else { return Ok((ops::sum_all(losses)?, grad)) };
+            let mut loss_grad = loss_grad.unsqueeze(dim)?;
+            if let Some(is_ignored) = is_ignored {
+                loss_grad = ops::masked_fill(&loss_grad, is_ignored, 0.0)?;
+            }
+            Ok((ops::sum_all(losses)?, grad.broadcast_mul(&loss_grad)?))
         };
         let x = float(LOSS, "input", logits)?;
         if target.dtype().is_float() {
             let (dim, y) = (class_dim(LOSS, &x)?, float(LOSS, "target", target)?);
             let smoothing = Smoothing::new(s, self.weight(&x, dim)?, &x, dim)?;
             let (losses, [grad, _]) = probability_loss([&x, &y], dim, &smoothing, [true, false])?;
-            return weighted(&losses, &grad.map_or_else(|| x.zeros_like(), Ok)?, dim);
+            return weighted(&losses, grad.map_or_else(|| x.zeros_like(), Ok)?, None, dim);
         }
         let targets = ClassTargets::new(LOSS, logits, target, self.weight.as_ref(), Some(self.ignore_index))?;
         if let Some(classes) = targets.for_kernel()? {
@@ -138,7 +141,8 @@ impl CrossEntropyLoss {
         let classes = targets.for_gather(x.dtype())?;
         let smoothing = Smoothing::new(s, self.weight(&x, targets.dim)?, &x, targets.dim)?;
         let (losses, grad) = class_loss(&x, &classes, &smoothing, true)?;
-        weighted(&losses, &grad.map_or_else(|| x.zeros_like(), Ok)?, targets.dim)
+        let grad = grad.map_or_else(|| x.zeros_like(), Ok)?;
+        weighted(&losses, grad, classes.is_ignored.as_ref(), targets.dim)
     }
 
     fn of_probabilities(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
@@ -163,7 +167,7 @@ impl CrossEntropyLoss {
         }
         let [x, y] = ops::to_compute([&x, &y])?;
         let smoothing = Smoothing::new(self.label_smoothing, weight, &x, dim)?;
-        let loss = tensor_loss([&x, &y], Some(dim), factor.into(), move |args, wanted| {
+        let loss = tensor_loss([&x, &y], Some(dim), factor.into(), None, move |args, wanted| {
             let (losses, grads) = probability_loss(args, dim, &smoothing, wanted)?;
             Ok((losses.into(), grads.map(|grad| grad.map(Scaled::from))))
         })?;
@@ -214,7 +218,8 @@ impl Smoothing {
 fn shifted_exp(x: &Tensor, dim: usize) -> Result<(Tensor, Tensor, Tensor)> {
     let shifted = x.broadcast_sub(&ops::max_keepdim(x, dim)?)?;
     let exp = shifted.exp()?;
-    let sum = exp.sum_keepdim(dim)?;
+    // Without classes, 1 in place of 0, whose logarithm is infinite.
+    let sum = if x.dim(dim)? == 0 { exp.sum_keepdim(dim)?.ones_like()? } else { exp.sum_keepdim(dim)? };
     Ok((shifted, exp, sum))
 }
 
@@ -226,7 +231,8 @@ fn class_loss(
     is_wanted: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (dim, s, uniform) = (classes.dim, smoothing.smoothing, smoothing.uniform());
-    let (shifted, exp, sum) = shifted_exp(x, dim)?;
+    // First, so that no derivative of a NaN is taken.
+    let (shifted, exp, sum) = shifted_exp(&classes.drop_ignored(x)?, dim)?;
     let log_sum = sum.log()?;
     let own = ops::times(&classes.row_weight()?, 1.0 - s)?;
     let mut losses = (&own * (&log_sum - classes.gather(&shifted)?)?)?;
@@ -259,7 +265,8 @@ fn class_loss(
         };
     }
     let grad = classes.scatter_add(&grad, &own.neg()?)?;
-    Ok((losses, Some(classes.drop_ignored(&grad)?)))
+    // Without smoothing, the weights of ignored rows are all 0.
+    Ok((losses, Some(if s > 0.0 { classes.drop_ignored(&grad)? } else { grad })))
 }
 
 /// Returns the loss of each sample against probabilities, and the gradients by the logits and by the probabilities. It

@@ -75,8 +75,8 @@ impl GaussianNllLoss {
         check_option(LOSS, "eps", self.eps, self.eps > 0.0, "positive")?;
         let repeats = |(&t, &i): (&usize, &usize)| t == i || t == 1;
         let is_repeated = target.rank() == input.rank() && target.dims().iter().zip(input.dims()).all(repeats);
-        let target = if is_repeated { &target.broadcast_as(input.shape())? } else { target };
-        let [x, y] = matching(LOSS, [("input", input), ("target", target)])?;
+        let repeated = if is_repeated { &target.broadcast_as(input.shape())? } else { target };
+        let [x, _] = matching(LOSS, [("input", input), ("target", repeated)])?;
         same_kind(LOSS, ("var", var), ("input", input))?;
         let var = broadcast_var(var, &x)?;
         check_elements(LOSS, "var", &var, |v| v >= 0.0 || v.is_nan(), "0 or more")?;
@@ -88,13 +88,13 @@ impl GaussianNllLoss {
             }
         }
 
-        if var.dims() == input.dims() {
-            return self.reduction.elements(&[x, y, var], None, *self);
+        if var.dims() == input.dims() && target.dims() == input.dims() {
+            return self.reduction.elements(&[x, target.clone(), var], None, *self);
         }
-        // In the compute dtype, because the gradient of a broadcast variance is a sum.
-        let [x, y, var] = ops::to_compute([&x, &y, &var])?;
-        let var = var.broadcast_as(input.shape())?;
-        ops::like(&self.reduction.elements(&[x, y, var], None, *self)?, input)
+        // The gradient of what is repeated is summed in the compute dtype.
+        let [x, y, var] = ops::to_compute([&x, target, &var])?;
+        let args = [x, y.broadcast_as(input.shape())?, var.broadcast_as(input.shape())?];
+        ops::like(&self.reduction.elements(&args, None, *self)?, input)
     }
 }
 

@@ -74,17 +74,18 @@ impl KlDivLoss {
 impl Elementwise<2> for KlDivLoss {
     #[inline(always)]
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
-        // The loss is 0 where the target probability is 0, for every input.
+        // The loss is 0 where the target probability is 0, for every input but NaN.
+        let is_infinite = x.abs().eq(S::constant(f64::INFINITY));
+        let unless_infinite = |value: S| S::select(is_infinite, zero(), value);
         if self.log_target {
-            let p = y.exp();
-            let loss = p * (y - x);
-            let unless_impossible = |value: S| S::select(y.eq(S::constant(f64::NEG_INFINITY)), zero(), value);
-            return (unless_impossible(loss), [-p, unless_impossible(loss + p)]);
+            let (p, is_impossible) = (y.exp(), y.eq(S::constant(f64::NEG_INFINITY)));
+            let at_0 = unless_infinite(p * x);
+            let loss = S::select(is_impossible, at_0, p * (y - x));
+            return (loss, [-p, S::select(is_impossible, at_0, loss + p)]);
         }
-        let (log, is_impossible) = (y.ln(), y.eq(zero()));
-        let at_0 = S::select(x.abs().eq(S::constant(f64::INFINITY)), zero(), -x);
-        let loss = S::select(is_impossible, zero(), y * log - y * x);
-        (loss, [-y, S::select(is_impossible, at_0, log + one() - x)])
+        let (log, product, is_impossible) = (y.ln(), y * x, y.eq(zero()));
+        let loss = S::select(is_impossible, unless_infinite(product), y * log - product);
+        (loss, [-y, S::select(is_impossible, unless_infinite(-x), log + one() - x)])
     }
 }
 

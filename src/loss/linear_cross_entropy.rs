@@ -6,7 +6,7 @@ use crate::kernel::graph::{Value, node};
 use crate::kernel::ops;
 use crate::kernel::switches::{has_kernels, keeps_graph_of_gradients, reads_values};
 use crate::kernel::tensor_loss::Scale;
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Cross-entropy of the outputs of a linear layer, without storing all outputs at once:
 ///
@@ -209,19 +209,22 @@ impl LinearCrossEntropyLoss {
         }
         let targets =
             ClassTargets::of_shape(LOSS, input, (&[n, c], 1), target, weight.clone(), Some(self.ignore_index))?;
-        match targets.for_kernel()? {
-            // If all samples are ignored, the mean is NaN and its gradient is 0.
-            Some(classes) if self.reduction == Reduction::Mean && classes.are_all_ignored() => {
-                let [value, grad] = [scalar(f64::INFINITY)?, scalar(0.0)?];
-                Ok(Some([value, grad].map(|[factor, _]| factor)))
-            }
-            Some(classes) => targets.factor(self.reduction, &classes).map(scalar).transpose(),
-            None => match targets.scale(self.reduction, &targets.for_gather(dtype)?)? {
-                Scale::None => Ok(None),
-                Scale::Number(factor) => scalar(factor).map(Some),
-                Scale::Tensor { value, grad } => Ok(Some([value, grad])),
-            },
-        }
+        let Some(classes) = targets.for_kernel()? else {
+            let classes = targets.for_gather(dtype)?;
+            return match (targets.scale(self.reduction, &classes)?, &classes.is_ignored) {
+                (Scale::None, _) => Ok(None),
+                (Scale::Number(factor), _) => scalar(factor).map(Some),
+                // If all samples are ignored, the mean is NaN and its gradient is 0.
+                (Scale::Tensor(factor), Some(is_ignored)) => {
+                    let is_empty = ops::cast(&is_ignored.eq(0u8)?, DType::F32)?.sum_all()?.eq(0f64)?;
+                    Ok(Some([factor.clone(), ops::masked_fill(&factor, &is_empty, 0.0)?]))
+                }
+                (Scale::Tensor(factor), None) => Ok(Some([factor.clone(), factor])),
+            };
+        };
+        let factor = targets.factor(self.reduction, &classes).map(scalar).transpose()?;
+        let is_empty = self.reduction == Reduction::Mean && classes.are_all_ignored();
+        factor.map(|[value, grad]| Ok([value, if is_empty { grad.zeros_like()? } else { grad }])).transpose()
     }
 }
 

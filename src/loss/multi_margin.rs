@@ -92,7 +92,7 @@ impl MultiMarginLoss {
         } else {
             let x = float(LOSS, "input", &scores)?;
             let classes = targets.for_gather(x.dtype())?;
-            let loss = tensor_loss([&x], Some(dim), factor.into(), move |[x], _| {
+            let loss = tensor_loss([&x], Some(dim), factor.into(), None, move |[x], _| {
                 let (weight, own) = (classes.row_weight()?, classes.gather(x)?);
                 let mut excess = x.broadcast_add(&own.affine(-1.0, margin)?)?;
                 let is_none = ((excess.le(0f64)? + x.eq(f64::NEG_INFINITY)?)? + classes.is_class()?)?;

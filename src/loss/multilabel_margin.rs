@@ -6,7 +6,7 @@ use crate::kernel::rows::{RowLoss, hinge, map2_sum, row_loss};
 use crate::kernel::scalar::{Float, Scalar};
 use crate::kernel::switches::{has_kernels_for, reads_values};
 use crate::kernel::tensor_loss::tensor_loss;
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 /// Hinge loss between the scores of the classes `Y` of a sample and the scores of all other classes:
 ///
@@ -84,7 +84,7 @@ impl MultiLabelMarginLoss {
             }
             let x = float(LOSS, "input", input)?.reshape(shape)?;
             let lists = TargetLists::new(target, &x)?;
-            let loss = tensor_loss([&x], Some(1), factor.into(), move |[x], _| {
+            let loss = tensor_loss([&x], Some(1), factor.into(), None, move |[x], _| {
                 let (losses, grad) = lists.loss_and_grad(x)?;
                 let factor = 1.0 / count as f64;
                 Ok((Scaled { tensor: losses, factor }, [Some(Scaled { tensor: grad, factor })]))
@@ -164,10 +164,13 @@ impl TargetLists {
             let index = Tensor::zeros((0, 1), DType::U32, x.device())?;
             return Ok(Self { is_listed: index.to_dtype(x.dtype())?, is_invalid: index.to_dtype(DType::U8)?, index });
         }
-        let has_ended = ops::cast(&target.lt(0i64)?, DType::F32)?.cumsum(1)?.gt(0f64)?;
-        let lengths = ops::cast(&has_ended.eq(0u8)?, DType::F32)?.sum(1)?;
-        let longest = lengths.max(0)?.to_device(&Device::Cpu)?.to_scalar::<f32>()? as usize;
-        let (target, has_ended) = (target.narrow(1, 0, longest.max(1))?, has_ended.narrow(1, 0, longest.max(1))?);
+        // The length of each list is the position of its first negative number.
+        let positions = Tensor::arange(0u32, count as u32, x.device())?.broadcast_as(x.dims())?;
+        let end = Tensor::new(count as u32, x.device())?.broadcast_as(x.dims())?;
+        let lengths = target.lt(0i64)?.where_cond(&positions, &end)?.min_keepdim(1)?;
+        let longest = lengths.flatten_all()?.max(0)?.to_scalar::<u32>()? as usize;
+        let target = target.narrow(1, 0, longest.max(1))?;
+        let has_ended = positions.narrow(1, 0, longest.max(1))?.broadcast_ge(&lengths)?;
         let is_outside = (target.ge(count as i64)? * has_ended.eq(0u8)?)?;
         let is_none = (&has_ended + &is_outside)?;
         let index = ops::cast(&is_none.where_cond(&ops::constant(0.0, &target)?, &target)?, DType::U32)?;

@@ -74,7 +74,7 @@ impl MultiLabelSoftMarginLoss {
         let args = ops::to_compute(args.each_ref())?;
         let labels = input.dim(D::Minus1)? as f64;
         let loss = match self.reduction.factor(&input.dims()[..input.rank() - 1]) {
-            None => (elements(Reduction::None, &args)?.sum(D::Minus1)? / labels)?,
+            None => (ops::sum_last(&elements(Reduction::None, &args)?)? / labels)?,
             Some(factor) => (elements(Reduction::Sum, &args)? * (factor / labels))?,
         };
         ops::like(&loss, input)

@@ -81,7 +81,8 @@ impl NllLoss {
         let x = float(LOSS, "input", input)?;
         let classes = targets.for_gather(x.dtype())?;
         let (dim, scale) = (targets.dim, targets.scale(self.reduction, &classes)?);
-        let loss = tensor_loss([&x], Some(dim), scale, move |[x], _| {
+        let is_ignored = classes.is_ignored.clone();
+        let loss = tensor_loss([&x], Some(dim), scale, is_ignored, move |[x], _| {
             let weight = classes.row_weight()?.neg()?;
             let losses = classes.drop_ignored(&(classes.gather(x)? * &weight)?)?;
             let grad = classes.scatter_add(&x.detach().zeros_like()?, &weight)?;

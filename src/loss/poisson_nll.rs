@@ -1,8 +1,9 @@
 use super::Reduction;
 use super::validate::{check_elements, check_option, matching_integers};
 use crate::kernel::elementwise::Elementwise;
+use crate::kernel::ops;
 use crate::kernel::scalar::{Scalar, one, zero};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use std::f64::consts::TAU;
 
 /// Negative log-likelihood of a count `y` under a Poisson distribution with a predicted rate:
@@ -72,6 +73,10 @@ impl PoissonNllLoss {
     /// dtypes or devices do not fit together, or if `input` is not of a float dtype.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         check_option(LOSS, "eps", self.eps, !self.eps.is_nan(), "a number")?;
+        if target.dtype().is_int() && matches!(input.dtype(), DType::F16 | DType::BF16) {
+            // Half precision might not hold the counts.
+            return ops::like(&self.forward(&ops::to_compute([input])?[0], target)?, input);
+        }
         let args = matching_integers(LOSS, [("input", input), ("target", target)])?;
         if !self.log_input {
             let is_negative = |rate: f64| rate + self.eps < 0.0;
@@ -112,9 +117,10 @@ impl Elementwise<2> for RateFormula {
     fn value_and_grad<S: Scalar>(self, [x, y]: [S; 2]) -> (S, [S; 2]) {
         let rate = x + S::constant(self.eps);
         let (log, (stirling, grad)) = (rate.ln(), stirling(y, self.full));
-        // For a count of 0 the term of the logarithm is 0, even at a rate of 0.
-        let unless_0 = |value: S| S::select(y.eq(zero()), zero(), value);
-        (x - unless_0(y * log) + stirling, [one::<S>() - unless_0(y / rate), grad - log])
+        // At a rate of 0, a count of 0 has neither of these terms.
+        let is_unused = S::select(rate.eq(zero()), y, one()).eq(zero());
+        let [product, quotient] = [y * log, y / rate].map(|term| S::select(is_unused, zero(), term));
+        (x - product + stirling, [one::<S>() - quotient, grad - log])
     }
 }
 

@@ -66,7 +66,7 @@ impl Elementwise<2> for SoftMarginLoss {
         // log(1 + e^-z) = max(-z, 0) + log(1 + e^-|z|), and its derivative is -σ(-z).
         let z = x * y;
         let linear = S::select(z.lt(zero()), z.abs(), zero());
-        let (tail, sigmoid) = logistic(-z);
+        let (tail, _, sigmoid) = logistic(z);
         (linear + tail, [-(y * sigmoid), -(x * sigmoid)])
     }
 }

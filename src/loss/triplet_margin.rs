@@ -99,8 +99,9 @@ impl TripletMarginLoss {
             return row_loss(points.each_ref(), dim, factor, triplet);
         }
         let points = ops::to_compute(points.each_ref())?;
-        let loss =
-            tensor_loss(points.each_ref(), Some(dim), factor.into(), move |points, _| triplet.loss_by_ops(points))?;
+        let loss = tensor_loss(points.each_ref(), Some(dim), factor.into(), None, move |points, _| {
+            triplet.loss_by_ops(points)
+        })?;
         ops::like(&loss, anchor)
     }
 }
@@ -114,7 +115,7 @@ pub(super) fn distance(u: &Tensor, v: &Tensor, norm: Norm) -> Result<Tensor> {
     if has_kernels_for(&[u, v]) {
         return row_loss([u, v], dim, None, norm);
     }
-    tensor_loss([u, v], Some(dim), Scale::None, move |[u, v], _| {
+    tensor_loss([u, v], Some(dim), Scale::None, None, move |[u, v], _| {
         let (distance, direction, factor) = norm.norm_by_ops(&norm.difference(u, v)?)?;
         let grad = direction.broadcast_mul(&factor)?;
         let negative = ops::Scaled { tensor: grad.clone(), factor: -1.0 };

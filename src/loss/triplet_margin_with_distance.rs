@@ -2,7 +2,7 @@ use super::Reduction;
 use super::triplet_margin::{Norm, distance};
 use super::validate::{check_option, matching};
 use crate::kernel::ops;
-use candle_core::{Result, Tensor};
+use candle_core::{Error, Result, Tensor};
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,10 +110,14 @@ impl TripletMarginWithDistanceLoss {
         let points = matching(LOSS, [("anchor", anchor), ("positive", positive), ("negative", negative)])?;
         let [a, p, n] = ops::to_compute(points.each_ref())?;
 
-        let to_positive = (self.distance_function)(&a, &p)?;
-        let mut to_negative = (self.distance_function)(&a, &n)?;
+        let distance = |u: &Tensor, v: &Tensor| {
+            let failed = |error: Error| error.context(format!("{LOSS}: distance_function failed"));
+            (self.distance_function)(u, v).map_err(failed)
+        };
+        let to_positive = distance(&a, &p)?;
+        let mut to_negative = distance(&a, &n)?;
         if self.swap {
-            to_negative = minimum(&to_negative, &(self.distance_function)(&p, &n)?)?;
+            to_negative = minimum(&to_negative, &distance(&p, &n)?)?;
         }
         let loss = ops::relu(&((to_positive + self.margin)? - to_negative)?)?;
 

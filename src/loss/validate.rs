@@ -115,7 +115,9 @@ pub(super) fn broadcast_weight(
     if !fits {
         bail!("{loss}: {name} has shape {:?}, which does not broadcast to input's {:?}", weight.dims(), input.dims())
     }
-    float(loss, name, &weight.detach())?.to_dtype(float_dtype(loss, "input", input)?).map(Some)
+    let weight = float(loss, name, &weight.detach())?.to_dtype(float_dtype(loss, "input", input)?)?;
+    // An input without elements comes to the CPU, and so does its weight.
+    if input.elem_count() == 0 { weight.to_device(&Device::Cpu).map(Some) } else { Ok(Some(weight)) }
 }
 
 /// Returns an error for an option that is not `ok`.
