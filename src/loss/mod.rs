@@ -37,7 +37,8 @@
 //! The losses run on the CPU, on CUDA and on Metal. (Metal has no `f64`, and backward in `bf16` needs an NVIDIA GPU of
 //! compute capability 8.0 or later.) On the CPU a loss and its gradients are computed in one pass over memory.
 //! [`LinearCrossEntropyLoss`], [`AdaptiveLogSoftmaxWithLoss`] and [`TripletMarginWithDistanceLoss`] take a few passes.
-//! On other devices the same formula is computed by tensor ops. The results are equal to rounding.
+//! On other devices tensor ops compute a loss: from the same formula where each element has a loss of its own, from a
+//! second one where each row has. The results are equal to rounding.
 //!
 //! # Losses in a graph
 //!
