@@ -14,9 +14,13 @@ pub(crate) fn with_storages<R>(
     // One lock at a time here.
     let addresses = tensors.iter().map(address).collect::<Vec<_>>();
     let first = |i: usize| addresses.iter().position(|address| *address == addresses[i]).unwrap_or(i);
-    let mut locks = Vec::with_capacity(tensors.len());
-    for (i, tensor) in tensors.iter().enumerate() {
-        locks.push((first(i) == i).then(|| tensor.storage_and_layout().0));
+    // In the order of their addresses: two threads that lock in different orders would wait for each other if two more
+    // had asked to write in between.
+    let mut order = (0..tensors.len()).filter(|&i| first(i) == i).collect::<Vec<_>>();
+    order.sort_by_key(|&i| addresses[i]);
+    let mut locks = tensors.iter().map(|_| None).collect::<Vec<_>>();
+    for i in order {
+        locks[i] = Some(tensors[i].storage_and_layout().0);
     }
     let mut storages = Vec::with_capacity(tensors.len());
     for (i, tensor) in tensors.iter().enumerate() {
