@@ -9,6 +9,8 @@ mod common;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_losses::loss::*;
 use common::device;
+#[cfg(target_os = "linux")]
+use common::resident_kb;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -441,13 +443,6 @@ fn gradients_stay_what_they_are() -> Result<()> {
 
 // --- Memory. ---------------------------------------------------------------------------------------------------------
 
-/// What is resident, in kB.
-#[cfg(target_os = "linux")]
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    4 * pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn repeated_backward_holds_memory_level() {
@@ -472,9 +467,9 @@ fn child_repeats_backward() -> Result<()> {
         })
     };
     steps(0..20)?;
-    let before = resident();
+    let before = resident_kb();
     steps(20..220)?;
-    let grown = resident().saturating_sub(before);
+    let grown = resident_kb().saturating_sub(before);
     assert!(grown < 40_000, "{grown} kB more after 200 calls of backward");
     Ok(())
 }

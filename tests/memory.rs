@@ -2,17 +2,14 @@
 
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_losses::data::Samples;
 use candle_losses::loss::{CrossEntropyLoss, MultiLabelMarginLoss};
 use candle_losses::{Activation, Adam, Parameters, ParamsAdam, Training, mlp};
 use candle_nn::Optimizer;
-
-/// What is resident, in kB.
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    4 * pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
-}
+use common::resident_kb;
 
 /// `f64` takes the way of tensor ops in any case, `f32` with `CANDLE_LOSSES_KERNELS=off`.
 #[test]
@@ -35,9 +32,9 @@ fn five_thousand_steps_hold_memory_level() -> Result<()> {
             })
         };
         steps(200)?;
-        let before = resident();
+        let before = resident_kb();
         steps(1000)?;
-        let grown = resident().saturating_sub(before);
+        let grown = resident_kb().saturating_sub(before);
         assert!(grown < 2048, "{dtype:?}: {grown} kB more after 5,000 steps");
     }
     Ok(())

@@ -45,7 +45,6 @@ enum Operand {
 #[derive(Clone, Copy, PartialEq)]
 enum Unary {
     Abs,
-    Sqrt,
     Exp,
     Ln,
 }
@@ -215,10 +214,6 @@ impl<'a> Scalar for Expr<'a> {
         self.unary(Unary::Abs, f64::abs)
     }
 
-    fn sqrt(self) -> Self {
-        self.unary(Unary::Sqrt, f64::sqrt)
-    }
-
     fn exp(self) -> Self {
         self.unary(Unary::Exp, f64::exp)
     }
@@ -339,7 +334,6 @@ fn compute(op: Op, results: &[Option<Tensor>], args: &[&Tensor]) -> Result<Tenso
             let x = get(x)?;
             match unary {
                 Unary::Abs => x.abs(),
-                Unary::Sqrt => x.sqrt(),
                 Unary::Exp => x.exp(),
                 Unary::Ln => x.log(),
             }

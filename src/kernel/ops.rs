@@ -92,13 +92,12 @@ fn cuda_multiplies(layout: &Layout) -> bool {
 
 /// The product of two matrices. One that candle's CUDA backend would refuse is made contiguous first.
 pub(crate) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let fit = |x: &Tensor| if cuda_multiplies(x.layout()) { Ok(x.clone()) } else { x.force_contiguous() };
-    let (a, b) = (fit(a)?, fit(b)?);
-    // Without kernels the CPU stands for a GPU, and must not take more than one.
-    if !cuda_multiplies(a.layout()) || !cuda_multiplies(b.layout()) {
-        bail!("a GPU refuses a product of {:?} and {:?}", a.layout(), b.layout())
-    }
-    a.matmul(&b)
+    for_cuda(a)?.matmul(&for_cuda(b)?)
+}
+
+/// A matrix in a layout that candle's CUDA backend multiplies.
+fn for_cuda(x: &Tensor) -> Result<Tensor> {
+    if cuda_multiplies(x.layout()) { Ok(x.clone()) } else { x.force_contiguous() }
 }
 
 /// The sum of all elements, right to 2e-6 for any number of them. Candle's own sum drifts in `f32`: on the CPU by a per
@@ -208,7 +207,29 @@ mod tests {
         assert!(cuda_multiplies(x.narrow(0, 1, 2)?.layout()));
         assert!(!cuda_multiplies(rows_of_transposed.layout()) && !cuda_multiplies(x.narrow(1, 1, 2)?.layout()));
         assert_eq!(matmul(&rows_of_transposed, &x.narrow(1, 1, 2)?)?.dims(), [2, 2]);
+        for refused in [rows_of_transposed, x.narrow(1, 1, 2)?] {
+            assert!(cuda_multiplies(for_cuda(&refused)?.layout()));
+        }
         Ok(())
+    }
+
+    /// A direct call of candle's product would fail on a GPU for some layouts, and pass every test on the CPU.
+    #[test]
+    fn matrix_products_call_matmul_of_this_module() {
+        for folder in ["kernel", "loss", "nn"] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+            for file in std::fs::read_dir(folder).unwrap() {
+                let path = file.unwrap().path();
+                if path.extension().is_none_or(|extension| extension != "rs") {
+                    continue;
+                }
+                let source = std::fs::read_to_string(&path).unwrap();
+                let code = source.split("#[cfg(test)]").next().unwrap();
+                let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                let is_own = path.ends_with("ops.rs");
+                assert!(is_own || !lines.any(|line| line.contains(".matmul(")), "{}", path.display());
+            }
+        }
     }
 
     #[test]

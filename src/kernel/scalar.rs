@@ -23,7 +23,6 @@ pub(crate) trait Scalar:
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
     fn abs(self) -> Self;
-    fn sqrt(self) -> Self;
     /// `e^x` to 2 units in the last place.
     fn exp(self) -> Self;
     /// `log x` to 2 units in the last place; -∞ at 0, NaN below it.
@@ -36,6 +35,7 @@ pub(crate) trait Float: Scalar<Mask = bool> + WithDType + std::iter::Sum {
     const ONE: Self;
     const INFINITY: Self;
 
+    fn sqrt(self) -> Self;
     fn powf(self, exponent: Self) -> Self;
     fn is_nan(self) -> bool;
 }
@@ -76,11 +76,6 @@ macro_rules! float {
             }
 
             #[inline(always)]
-            fn sqrt(self) -> Self {
-                self.sqrt()
-            }
-
-            #[inline(always)]
             fn exp(self) -> Self {
                 $precision::exp(self)
             }
@@ -95,6 +90,11 @@ macro_rules! float {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const INFINITY: Self = <$t>::INFINITY;
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
 
             #[inline(always)]
             fn powf(self, exponent: Self) -> Self {

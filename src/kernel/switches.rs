@@ -1,4 +1,4 @@
-//! Which of the two ways of computing a loss takes.
+//! Which of two ways a loss is computed: by kernels on the CPU, or by tensor ops on any device.
 
 use candle_core::{DType, Device, Tensor};
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ pub(crate) fn keeps_graph_of_gradients() -> bool {
     KEEPS_GRAPH.with(|keeps_graph| *keeps_graph)
 }
 
-/// Whether losses on this device are computed by the functions of this module, in place of tensor ops.
+/// Whether losses on this device are computed by kernels.
 ///
 /// `CANDLE_LOSSES_KERNELS=off` takes tensor ops on the CPU too, so that a GPU's path can be tested where there is none.
 /// Higher derivatives take tensor ops as well, which are differentiable again.

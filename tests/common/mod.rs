@@ -1,3 +1,6 @@
+// Each test that includes this file uses a part of it.
+#![allow(dead_code)]
+
 use candle_core::Device;
 use std::sync::OnceLock;
 
@@ -15,4 +18,11 @@ fn open() -> Device {
         Ok(other) => panic!("CANDLE_LOSSES_DEVICE is {other}, not cpu, cuda or metal"),
     };
     device.expect("the device that CANDLE_LOSSES_DEVICE names")
+}
+
+/// The resident memory of this process, in kB.
+#[cfg(target_os = "linux")]
+pub fn resident_kb() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    4 * pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
 }
