@@ -6,22 +6,21 @@ PYTHON ?= python3
 run: ## Train one example: make run EXAMPLE=huber
 	cargo run --example $(EXAMPLE)
 
-test: ## All tests, with everything and with the losses alone
+test: ## All tests
 	cargo test
-	cargo test --no-default-features
 
 bench: ## Training step, data preparation and growing sizes; then each loss
-	cargo bench --bench training
+	cargo bench -p candle-losses-benches --bench training
 	@$(MAKE) --no-print-directory bench-losses
 
 bench-losses: ## Forward and backward of each loss, as JSON lines; ARGS=--all for more sizes, or ARGS=mse
-	@cargo bench --quiet --bench losses -- $(ARGS)
+	@cargo bench --quiet -p candle-losses-benches --bench losses -- $(ARGS)
 
 bench-vs-pytorch: ## The same against PyTorch, for the README, in six minutes; needs torch for $(PYTHON)
 	$(PYTHON) benches/pytorch/compare.py $(ARGS)
 
 doc: ## The documentation, in the browser
-	cargo doc --no-deps --open
+	cargo doc -p candle-losses --features datasets --no-deps --open
 
 book: ## The book, into target/book
 	book/build.sh
@@ -37,12 +36,12 @@ book-measure: book ## Sizes, times and steps a second of the book, in Chromium; 
 	cd book/tests && npm ci && node measure.js
 
 fmt:
-	cargo fmt
+	cargo fmt --all
 
 lint:
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy --all-targets --no-default-features -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --exclude candle-losses-book --exclude candle-losses-book-build --all-targets -- -D warnings
+	cargo clippy -p candle-losses --lib --no-default-features -- -D warnings
 	cargo clippy --all-targets -p candle-losses-book -p candle-losses-book-build -- -D warnings
 
 audit: ## Licences, sources and known vulnerabilities of what this depends on; needs cargo-deny
@@ -51,7 +50,7 @@ audit: ## Licences, sources and known vulnerabilities of what this depends on; n
 fuzz: ## Ten minutes of each parser; needs cargo-fuzz
 	for target in idx table weights; do \
 		mkdir -p fuzz/found/$$target; \
-		cargo fuzz run --sanitizer none $$target fuzz/found/$$target tests/corpus/$$target -- -max_total_time=600 || exit 1; \
+		cargo fuzz run --sanitizer none $$target fuzz/found/$$target tests/properties/corpus/$$target -- -max_total_time=600 || exit 1; \
 	done
 
 clean:

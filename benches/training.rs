@@ -3,9 +3,9 @@
 //! criterion prints each with its confidence interval and leaves the estimates under `target/criterion`.
 
 use candle_core::{DType, Device, Module, Tensor, Var};
-use candle_losses::data::{Samples, digits};
+use candle_losses::data::{TensorDataset, digits};
 use candle_losses::loss::{CrossEntropyLoss, HuberLoss};
-use candle_losses::{Activation, Adam, Parameters, ParamsAdam, mlp};
+use candle_losses::{Adam, OutputActivation, Parameters, ParamsAdam, mlp};
 use candle_nn::Optimizer;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -15,12 +15,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SAMPLES: usize = 10_000;
 
 /// As many images as the largest batch, of no content: what they show makes no difference to the time.
-fn samples() -> Samples {
+fn samples() -> TensorDataset {
     let device = &Device::Cpu;
     let pixels = (0..SAMPLES * 784).map(|i| (i * 7919 % 256) as u8).collect::<Vec<_>>();
     let images = Tensor::from_vec(pixels, (SAMPLES, 28, 28), device).unwrap();
     let classes = Tensor::from_iter((0..SAMPLES as u32).map(|i| i % 10), device).unwrap();
-    Samples::new(images, classes).unwrap()
+    TensorDataset::new(images, classes).unwrap()
 }
 
 /// What happens from one batch to the next: gather, forward, loss, its value, backward, Adam.
@@ -31,9 +31,9 @@ fn steps(criterion: &mut Criterion) {
     let order = Tensor::from_iter((0..SAMPLES).map(|i| (i * 7919 % SAMPLES) as u32), &Device::Cpu).unwrap();
     for batch in [1, 10, 64, 100, 512, 1000, 10_000] {
         let parameters = Parameters::seeded(1);
-        let vb = parameters.builder(DType::F32, &Device::Cpu);
-        let model = mlp(&[784, 64, 32, 10], Activation::Linear, vb).unwrap();
-        let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr: 1e-4, ..Default::default() }).unwrap();
+        let vb = parameters.var_builder(DType::F32, &Device::Cpu);
+        let model = mlp(&[784, 64, 32, 10], OutputActivation::Linear, vb).unwrap();
+        let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam { lr: 1e-4, ..Default::default() }).unwrap();
         let mut starts = (0..SAMPLES - SAMPLES % batch).step_by(batch).cycle();
         let mut step = || -> candle_core::Result<f32> {
             let (inputs, targets) = samples.batch(Some(&order), starts.next().unwrap_or(0), batch)?;

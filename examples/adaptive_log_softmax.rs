@@ -8,18 +8,16 @@
 //!
 //!     cargo run --example adaptive_log_softmax
 
-mod common;
-
 use anyhow::ensure;
 use candle_core::{Module, Result, Tensor};
-use candle_losses::cli::{Kind, Options, Session, run};
 use candle_losses::data::{Piece, constitution};
 use candle_losses::loss::{AdaptiveLogSoftmaxWithLoss, Reduction};
 use candle_nn::{Embedding, Init, Linear, VarBuilder, embedding, linear};
+use suite::{Options, Preset, Session, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Adaptive log-softmax: which word comes next, of very many that are hardly ever used?")]
-struct Arguments {
+pub struct Arguments {
     #[command(flatten)]
     options: Options,
 
@@ -67,27 +65,29 @@ impl Module for Reader {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Arguments { options, cutoffs }| {
-        let (reduction, device) = (options.reduction(Reduction::Mean), options.device()?);
-        let (data, words) = constitution(Piece::Word, CONTEXT, &device)?;
-        let most = words.len() - 1;
-        ensure!(
-            cutoffs.iter().all(|&cutoff| cutoff <= most),
-            "--cutoffs goes up to {most}, as there are {} words",
-            most + 1
-        );
-        let session = Session::new(options, Kind::Text, data, device)?;
-        let model = Reader::new(words.len(), cutoffs, session.builder())?;
+pub fn example(Arguments { options, cutoffs }: Arguments, ui: &Ui) -> anyhow::Result<()> {
+    let (reduction, device) = (options.reduction(Reduction::Mean), options.device(ui)?);
+    let (data, words) = constitution(Piece::Word, CONTEXT, &device)?;
+    let most = words.len() - 1;
+    ensure!(
+        cutoffs.iter().all(|&cutoff| cutoff <= most),
+        "--cutoffs goes up to {most}, as there are {} words",
+        most + 1
+    );
+    let session = Session::new(options, Preset::Text, data, device, ui)?;
+    let model = Reader::new(words.len(), cutoffs, session.var_builder())?;
 
-        session.fit(|text, next| {
-            let (log_p, loss) = model.loss.forward(&model.forward(text)?, next)?;
-            if reduction == Reduction::Sum { log_p.sum_all()?.neg() } else { Ok(loss) }
-        })?;
+    session.fit(|text, next| {
+        let (log_p, loss) = model.loss.forward(&model.forward(text)?, next)?;
+        if reduction == Reduction::Sum { log_p.sum_all()?.neg() } else { Ok(loss) }
+    })?;
 
-        let report = session.report(&model)?;
-        let choices = model.loss.predict(&report.output)?;
-        report.share("accuracy", &choices.eq(&report.target)?)?;
-        session.finish("--epochs 10 --cutoffs 20,100,400")
-    })
+    let report = session.report(&model)?;
+    let choices = model.loss.predict(&report.output)?;
+    report.rate("accuracy", &choices.eq(&report.target)?)?;
+    session.finish("--epochs 10 --cutoffs 20,100,400")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

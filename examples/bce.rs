@@ -8,32 +8,32 @@
 //!
 //!     cargo run --example bce
 
-mod common;
-
 use candle_core::{DType, Module};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, FakeImages, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{BceLoss, Reduction};
+use suite::{Args, FakeImages, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Binary cross-entropy on probabilities: which of two classes is this?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<FakeImages>,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_targets(|class| class.to_dtype(DType::F32)?.unsqueeze(1))?;
-        let model = session.mlp(&[64, 32, 1], Activation::Sigmoid)?;
-        let loss = BceLoss { weight: None, reduction };
+pub fn example(Options { args }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_targets(|class| class.to_dtype(DType::F32)?.unsqueeze(1))?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Sigmoid)?;
+    let loss = BceLoss { weight: None, reduction };
 
-        session.fit(|images, class| loss.forward(&model.forward(images)?, class))?;
+    session.fit(|images, class| loss.forward(&model.forward(images)?, class))?;
 
-        let report = session.report(&model)?;
-        let says_one = report.output.gt(0.5)?.to_dtype(DType::F32)?;
-        report.share("accuracy", &says_one.eq(&report.target)?)?;
-        session.finish("--signal 0.01")
-    })
+    let report = session.report(&model)?;
+    let says_one = report.output.gt(0.5)?.to_dtype(DType::F32)?;
+    report.rate("accuracy", &says_one.eq(&report.target)?)?;
+    session.finish("--signal 0.01")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -8,16 +8,14 @@
 //!
 //!     cargo run --example bce_with_logits
 
-mod common;
-
 use candle_core::{DType, Module};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, FakeImages, class_weights, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{BceWithLogitsLoss, Reduction};
+use suite::{Args, FakeImages, Ui, class_weights, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Binary cross-entropy on logits: which of two classes is this?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<FakeImages>,
 
@@ -26,19 +24,21 @@ struct Options {
     pos_weight: Option<f32>,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, pos_weight }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_targets(|class| class.to_dtype(DType::F32)?.unsqueeze(1))?;
-        let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
-        let pos_weight = class_weights(pos_weight.as_slice(), session.device())?;
-        let loss = BceWithLogitsLoss { weight: None, pos_weight, reduction };
+pub fn example(Options { args, pos_weight }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_targets(|class| class.to_dtype(DType::F32)?.unsqueeze(1))?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Linear)?;
+    let pos_weight = class_weights(pos_weight.as_slice(), session.device())?;
+    let loss = BceWithLogitsLoss { weight: None, pos_weight, reduction };
 
-        session.fit(|images, class| loss.forward(&model.forward(images)?, class))?;
+    session.fit(|images, class| loss.forward(&model.forward(images)?, class))?;
 
-        let report = session.report(&model)?;
-        let says_one = report.output.gt(0.0)?.to_dtype(DType::F32)?;
-        report.share("accuracy", &says_one.eq(&report.target)?)?;
-        session.finish("--signal 0")
-    })
+    let report = session.report(&model)?;
+    let says_one = report.output.gt(0.0)?.to_dtype(DType::F32)?;
+    report.rate("accuracy", &says_one.eq(&report.target)?)?;
+    session.finish("--signal 0")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

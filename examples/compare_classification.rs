@@ -7,20 +7,19 @@
 //!
 //!     cargo run --example compare_classification
 
-mod common;
-
 use candle_core::{D, DType, Device, Module, Result, Tensor};
-use candle_losses::cli::{Comparison, outputs, run};
-use candle_losses::data::{Samples, digits, idx};
+use candle_losses::data::{TensorDataset, digits};
 use candle_losses::loss::{CrossEntropyLoss, KlDivLoss, MultiMarginLoss, NllLoss, Reduction};
-use candle_losses::{Activation, Adam, Parameters, ParamsAdam, Training, mlp};
+use candle_losses::{Adam, OutputActivation, Parameters, ParamsAdam, Trainer, mlp};
 use candle_nn::Optimizer;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::index::sample};
+use rand::{Rng, SeedableRng, seq::index::sample};
+use rand_chacha::ChaCha12Rng;
 use std::path::PathBuf;
+use suite::{Comparison, Ui, outputs, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Classification losses on digits of which some have a wrong label")]
-struct Options {
+pub struct Options {
     /// Read MNIST's four IDX files from this folder instead of using the bundled digits
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -59,32 +58,34 @@ fn loss(number: usize, input: &Tensor, target: &Tensor) -> Result<Tensor> {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { data_dir, epochs, lr, seeds, plot }| {
-        let data = match data_dir {
-            Some(dir) => idx(&dir, &Device::Cpu)?,
-            None => digits(&Device::Cpu)?,
-        };
-        let metrics = ["Accuracy in %", "Calibration error in %"];
-        let comparison = Comparison::run(&LOSSES, &SHARES, &metrics, seeds, |number, share, seed| {
-            let train = corrupted(&data.train, share, seed)?;
-            let parameters = Parameters::seeded(seed);
-            let vb = parameters.builder(DType::F32, &Device::Cpu);
-            let model = mlp(&[784, 64, 32, 10], Activation::LogSoftmax, vb)?;
-            let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr, ..Default::default() })?;
+pub fn example(Options { data_dir, epochs, lr, seeds, plot }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let data = match data_dir {
+        Some(dir) => suite::idx::load(&dir)?,
+        None => digits(&Device::Cpu)?,
+    };
+    let metrics = ["Accuracy in %", "Calibration error in %"];
+    let comparison = Comparison::run(&LOSSES, &SHARES, &metrics, seeds, |number, share, seed| {
+        let train = corrupted(&data.train, share, seed)?;
+        let parameters = Parameters::seeded(seed);
+        let vb = parameters.var_builder(DType::F32, &Device::Cpu);
+        let model = mlp(&[784, 64, 32, 10], OutputActivation::LogSoftmax, vb)?;
+        let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam { lr, ..Default::default() })?;
 
-            let training = Training { epochs, batch_size: 64, seed, ..Default::default() };
-            training.run(&mut adam, &train, |x, y| loss(number, &model.forward(x)?, y))?;
+        let trainer = Trainer { epochs, batch_size: 64, seed, ..Default::default() };
+        trainer.fit(&mut adam, &train, |x, y| loss(number, &model.forward(x)?, y))?;
 
-            let log_p = outputs(&model, &data.test)?;
-            let hits = log_p.argmax(D::Minus1)?.eq(data.test.targets())?.to_vec1::<u8>()?;
-            let sure = log_p.max(D::Minus1)?.exp()?.to_vec1::<f32>()?;
-            let accuracy = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>() / hits.len() as f64;
-            Ok([100.0 * accuracy, 100.0 * calibration_error(&sure, &hits)])
-        })?;
-        comparison.print("% wrong", 1)?;
-        comparison.plot("Held-out digits, where some training labels are wrong", "% wrong", &plot)
-    })
+        let log_p = outputs(&model, &data.test)?;
+        let hits = log_p.argmax(D::Minus1)?.eq(data.test.targets())?.to_vec1::<u8>()?;
+        let sure = log_p.max(D::Minus1)?.exp()?.to_vec1::<f32>()?;
+        let accuracy = hits.iter().map(|&hit| f64::from(hit)).sum::<f64>() / hits.len() as f64;
+        Ok([100.0 * accuracy, 100.0 * calibration_error(&sure, &hits)])
+    })?;
+    comparison.print("% wrong", 1, ui)?;
+    comparison.plot("Held-out digits, where some training labels are wrong", "% wrong", &plot, ui)
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }
 
 /// The expected calibration error: over fifteen bins of the probability that was given to the choice, the distance between
@@ -100,10 +101,10 @@ fn calibration_error(sure: &[f32], hits: &[u8]) -> f64 {
 }
 
 /// `share` per cent of the labels made another class's.
-fn corrupted(samples: &Samples, share: f64, seed: u64) -> Result<Samples> {
+fn corrupted(samples: &TensorDataset, share: f64, seed: u64) -> Result<TensorDataset> {
     let mut labels = samples.targets().to_vec1::<u32>()?;
     let count = (labels.len() as f64 * share / 100.0).round() as usize;
-    let mut rng = StdRng::seed_from_u64(seed + 1000);
+    let mut rng = ChaCha12Rng::seed_from_u64(seed + 1000);
     for row in sample(&mut rng, labels.len(), count) {
         labels[row] = (labels[row] + rng.random_range(1..10)) % 10;
     }

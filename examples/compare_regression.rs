@@ -6,20 +6,19 @@
 //!
 //!     cargo run --example compare_regression
 
-mod common;
-
 use candle_core::{DType, Device, Module, Result, Tensor};
-use candle_losses::cli::{Comparison, outputs, run};
-use candle_losses::data::{Samples, boston_housing};
+use candle_losses::data::{TensorDataset, boston_housing};
 use candle_losses::loss::{HuberLoss, L1Loss, MseLoss, SmoothL1Loss};
-use candle_losses::{Activation, Adam, Parameters, ParamsAdam, Training, mlp};
+use candle_losses::{Adam, OutputActivation, Parameters, ParamsAdam, Trainer, mlp};
 use candle_nn::Optimizer;
-use rand::{SeedableRng, rngs::StdRng, seq::index::sample};
+use rand::{SeedableRng, seq::index::sample};
+use rand_chacha::ChaCha12Rng;
 use std::path::PathBuf;
+use suite::{Comparison, Ui, outputs, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Regression losses on prices of which some are wrong")]
-struct Options {
+pub struct Options {
     /// Passes over the training samples
     #[arg(long, value_name = "N", default_value_t = 100)]
     epochs: usize,
@@ -49,33 +48,35 @@ fn loss(number: usize, input: &Tensor, target: &Tensor) -> Result<Tensor> {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { epochs, lr, seeds, plot }| {
-        let comparison = Comparison::run(&LOSSES, &SHARES, &["MAE", "RMSE"], seeds, |number, share, seed| {
-            let data = boston_housing(0.2, seed, &Device::Cpu)?;
-            let train = corrupted(&data.train, share, seed)?;
-            let parameters = Parameters::seeded(seed);
-            let vb = parameters.builder(DType::F32, &Device::Cpu);
-            let model = mlp(&[train.features(), 64, 32, 1], Activation::Linear, vb)?;
-            let mut adam = Adam::new(parameters.vars(), ParamsAdam { lr, ..Default::default() })?;
+pub fn example(Options { epochs, lr, seeds, plot }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let comparison = Comparison::run(&LOSSES, &SHARES, &["MAE", "RMSE"], seeds, |number, share, seed| {
+        let data = boston_housing(0.2, seed, &Device::Cpu)?;
+        let train = corrupted(&data.train, share, seed)?;
+        let parameters = Parameters::seeded(seed);
+        let vb = parameters.var_builder(DType::F32, &Device::Cpu);
+        let model = mlp(&[train.features(), 64, 32, 1], OutputActivation::Linear, vb)?;
+        let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam { lr, ..Default::default() })?;
 
-            let training = Training { epochs, batch_size: 10, seed, ..Default::default() };
-            training.run(&mut adam, &train, |x, y| loss(number, &model.forward(x)?, y))?;
+        let trainer = Trainer { epochs, batch_size: 10, seed, ..Default::default() };
+        trainer.fit(&mut adam, &train, |x, y| loss(number, &model.forward(x)?, y))?;
 
-            let error = (outputs(&model, &data.test)? - data.test.targets())?;
-            let (mae, mse) = (error.abs()?.mean_all()?, error.sqr()?.mean_all()?);
-            Ok([mae.to_scalar::<f32>()?.into(), f64::from(mse.to_scalar::<f32>()?).sqrt()])
-        })?;
-        comparison.print("% wrong", 2)?;
-        comparison.plot("Held-out error, where some training prices are ten times too high", "% wrong", &plot)
-    })
+        let error = (outputs(&model, &data.test)? - data.test.targets())?;
+        let (mae, mse) = (error.abs()?.mean_all()?, error.sqr()?.mean_all()?);
+        Ok([mae.to_scalar::<f32>()?.into(), f64::from(mse.to_scalar::<f32>()?).sqrt()])
+    })?;
+    comparison.print("% wrong", 2, ui)?;
+    comparison.plot("Held-out error, where some training prices are ten times too high", "% wrong", &plot, ui)
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }
 
 /// `share` per cent of the prices ten times too high.
-fn corrupted(samples: &Samples, share: f64, seed: u64) -> Result<Samples> {
+fn corrupted(samples: &TensorDataset, share: f64, seed: u64) -> Result<TensorDataset> {
     let count = (samples.len() as f64 * share / 100.0).round() as usize;
     let mut factors = vec![1f32; samples.len()];
-    for row in sample(&mut StdRng::seed_from_u64(seed + 1000), samples.len(), count) {
+    for row in sample(&mut ChaCha12Rng::seed_from_u64(seed + 1000), samples.len(), count) {
         factors[row] = 10.0;
     }
     let factors = Tensor::from_vec(factors, (samples.len(), 1), &Device::Cpu)?;

@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example cosine_embedding
 
-mod common;
-
 use candle_core::{D, DType, Module, Tensor};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{CosineEmbeddingLoss, Reduction};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Cosine embedding: do two images show the same digit?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -32,30 +30,32 @@ fn halves(pairs: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
     Ok((pairs.get_on_dim(1, 0)?, pairs.get_on_dim(1, 1)?))
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, margin }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_groups(|draw| {
-            let partner = if draw.coin() { draw.same() } else { draw.other() };
-            [draw.own(), partner]
-        })?;
-        let session = session.with_targets(|digits| {
-            let same = digits.narrow(1, 0, 1)?.eq(&digits.narrow(1, 1, 1)?)?;
-            same.squeeze(1)?.to_dtype(DType::F32)?.affine(2., -1.)
-        })?;
-        let model = session.mlp(&[64, 32, WIDTH], Activation::Linear)?;
-        let loss = CosineEmbeddingLoss { margin, reduction };
+pub fn example(Options { args, margin }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_tuples(|sampler| {
+        let partner = if sampler.coin_flip() { sampler.same_class() } else { sampler.other_class() };
+        [sampler.anchor(), partner]
+    })?;
+    let session = session.with_targets(|digits| {
+        let same = digits.narrow(1, 0, 1)?.eq(&digits.narrow(1, 1, 1)?)?;
+        same.squeeze(1)?.to_dtype(DType::F32)?.affine(2., -1.)
+    })?;
+    let model = session.mlp(&[64, 32, WIDTH], OutputActivation::Linear)?;
+    let loss = CosineEmbeddingLoss { margin, reduction };
 
-        session.fit(|images, same| {
-            let (first, second) = halves(&model.forward(images)?)?;
-            loss.forward(&first, &second, same)
-        })?;
+    session.fit(|images, same| {
+        let (first, second) = halves(&model.forward(images)?)?;
+        loss.forward(&first, &second, same)
+    })?;
 
-        let report = session.report(&model)?;
-        let (first, second) = halves(&report.output)?;
-        let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt();
-        let cosine = ((&first * &second)?.sum(D::Minus1)? / (length(&first)? * length(&second)?)?)?;
-        report.share("accuracy", &cosine.gt(0.5)?.eq(&report.target.gt(0.0)?)?)?;
-        session.finish("--margin 0.3")
-    })
+    let report = session.report(&model)?;
+    let (first, second) = halves(&report.output)?;
+    let length = |x: &Tensor| x.sqr()?.sum(D::Minus1)?.sqrt();
+    let cosine = ((&first * &second)?.sum(D::Minus1)? / (length(&first)? * length(&second)?)?)?;
+    report.rate("accuracy", &cosine.gt(0.5)?.eq(&report.target.gt(0.0)?)?)?;
+    session.finish("--margin 0.3")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example ctc
 
-mod common;
-
 use candle_core::{D, DType, Module, Tensor};
-use candle_losses::cli::{Args, Digits, run};
 use candle_losses::loss::{CtcLoss, Reduction};
-use candle_losses::{Activation, Mlp};
+use candle_losses::{Mlp, OutputActivation};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "CTC: read a strip of 3 to 5 digits without being told where each one is")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -42,37 +40,39 @@ impl Module for Reader {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, zero_infinity }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args
-            .start()?
-            .with_inputs_of(SIDE * SIDE)?
-            .with_groups(|draw| [draw.own(), draw.any(), draw.any(), draw.any(), draw.any()])?;
-        // Class 0 is the blank and digit d is class d + 1; the last column says how many count: 3, 4, 5, 3, ….
-        let session = session.with_targets(|digits| {
-            let counts = (0..digits.dim(0)? as u32).map(|strip| 3 + strip % 3).collect::<Vec<_>>();
-            Tensor::cat(&[(digits + 1.)?, Tensor::new(counts, digits.device())?.unsqueeze(1)?], 1)
-        })?;
-        let reader = Reader(session.mlp(&[64, 32, 11], Activation::LogSoftmax)?);
-        let loss = CtcLoss { blank: 0, zero_infinity, reduction };
+pub fn example(Options { args, zero_infinity }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args
+        .start(ui)?
+        .expect_features(SIDE * SIDE)?
+        .with_tuples(|sampler| [sampler.anchor(), sampler.any(), sampler.any(), sampler.any(), sampler.any()])?;
+    // Class 0 is the blank and digit d is class d + 1; the last column says how many count: 3, 4, 5, 3, ….
+    let session = session.with_targets(|digits| {
+        let counts = (0..digits.dim(0)? as u32).map(|strip| 3 + strip % 3).collect::<Vec<_>>();
+        Tensor::cat(&[(digits + 1.)?, Tensor::new(counts, digits.device())?.unsqueeze(1)?], 1)
+    })?;
+    let reader = Reader(session.mlp(&[64, 32, 11], OutputActivation::LogSoftmax)?);
+    let loss = CtcLoss { blank: 0, zero_infinity, reduction };
 
-        session.fit(|images, target| {
-            let (labels, counts) = (target.narrow(1, 0, MOST)?, target.get_on_dim(1, MOST)?);
-            let steps = counts.to_dtype(DType::I64)?.affine(STEPS_PER_DIGIT as f64, 1. - STEPS_PER_DIGIT as f64)?;
-            loss.forward(&reader.forward(images)?.transpose(0, 1)?, &labels, &steps, &counts)
-        })?;
+    session.fit(|images, target| {
+        let (labels, counts) = (target.narrow(1, 0, MOST)?, target.get_on_dim(1, MOST)?);
+        let steps = counts.to_dtype(DType::I64)?.affine(STEPS_PER_DIGIT as f64, 1. - STEPS_PER_DIGIT as f64)?;
+        loss.forward(&reader.forward(images)?.transpose(0, 1)?, &labels, &steps, &counts)
+    })?;
 
-        let report = session.report(&reader)?;
-        let (best, target) = (report.output.argmax(D::Minus1)?.to_vec2::<u32>()?, report.target.to_vec2::<u32>()?);
-        let right = best.iter().zip(&target).map(|(best, target)| {
-            let count = target[MOST] as usize;
-            let mut read = best[..count * STEPS_PER_DIGIT + 1 - STEPS_PER_DIGIT].to_vec();
-            read.dedup();
-            read.retain(|class| *class != 0);
-            u8::from(read == target[..count])
-        });
-        report.share("exact-sequence accuracy", &Tensor::from_iter(right, session.device())?)?;
-        session.finish("--epochs 10")
-    })
+    let report = session.report(&reader)?;
+    let (best, target) = (report.output.argmax(D::Minus1)?.to_vec2::<u32>()?, report.target.to_vec2::<u32>()?);
+    let right = best.iter().zip(&target).map(|(best, target)| {
+        let count = target[MOST] as usize;
+        let mut read = best[..count * STEPS_PER_DIGIT + 1 - STEPS_PER_DIGIT].to_vec();
+        read.dedup();
+        read.retain(|class| *class != 0);
+        u8::from(read == target[..count])
+    });
+    report.rate("exact-sequence accuracy", &Tensor::from_iter(right, session.device())?)?;
+    session.finish("--epochs 10")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -1,20 +1,17 @@
 //! Gallery: draws each loss with its derivative, and how each example's training went, for the README and the docs.
 //!
-//! A curve is what the loss itself computes at 241 places, and its derivative what backward gives there (`common/views.rs`). A training
-//! curve is that of the example, which is run for it. `--curves-only` leaves those out.
+//! A curve is the loss itself at 241 places, and its derivative the gradient there (`suite::views`). A training curve is that of the
+//! example, which is run for it. `--curves-only` leaves those out.
 //!
 //!     cargo run --example gallery
 
-mod common;
-#[path = "common/views.rs"]
-mod views;
-
 use anyhow::{Context, Result, ensure};
-use candle_losses::cli::plot::{Panel, panels, thumbnail, training_curve};
-use candle_losses::cli::run;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use views::{LOSSES, View, value_and_slope};
+use suite::plot::{Panel, panels, thumbnail, training_curve};
+use suite::views::{LOSSES, View, value_and_grad};
+use suite::{Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Gallery: every picture of the README and the docs")]
@@ -32,38 +29,39 @@ struct Options {
     curves_only: bool,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { folder, only, curves_only }| {
-        let chosen = LOSSES.iter().filter(|view| only.as_ref().is_none_or(|only| only == view.name));
-        let chosen = chosen.collect::<Vec<_>>();
-        ensure!(!chosen.is_empty(), "there is no loss of the name {}", only.unwrap_or_default());
-        for view in chosen {
-            let (curves, thumbnail) = curves(view)?;
-            write(&folder, &format!("{}.svg", view.name), &curves)?;
-            write(&folder, &format!("{}_thumbnail.svg", view.name), &thumbnail)?;
-            if !curves_only {
-                write(&folder, &format!("{}_training.svg", view.name), &training(view.name)?)?;
-            }
+fn example(Options { folder, only, curves_only }: Options, ui: &Ui) -> Result<()> {
+    let chosen = LOSSES.iter().filter(|view| only.as_ref().is_none_or(|only| only == view.name));
+    let chosen = chosen.collect::<Vec<_>>();
+    ensure!(!chosen.is_empty(), "there is no loss of the name {}", only.unwrap_or_default());
+    let write = |name: &str, svg: &str| {
+        let path = folder.join(name);
+        suite::write(&path, svg.as_bytes())?;
+        ui.print(&path.display().to_string())
+    };
+    for view in chosen {
+        let (curves, thumbnail) = curves(view)?;
+        write(&format!("{}.svg", view.name), &curves)?;
+        write(&format!("{}_thumbnail.svg", view.name), &thumbnail)?;
+        if !curves_only {
+            write(&format!("{}_training.svg", view.name), &training(view.name)?)?;
         }
-        if !curves_only && only.is_none() {
-            for name in ["compare_regression", "compare_classification"] {
-                run_example(name, &["--plot".as_ref(), folder.join(format!("{name}.svg")).as_ref()])?;
-                println!("{}", folder.join(format!("{name}.svg")).display());
-            }
+    }
+    if !curves_only && only.is_none() {
+        for name in ["compare_regression", "compare_classification"] {
+            let path = folder.join(format!("{name}.svg"));
+            run_example(name, &["--plot".as_ref(), path.as_ref()])?;
+            ui.print(&path.display().to_string())?;
         }
-        Ok(())
-    })
-}
-
-fn write(folder: &Path, name: &str, svg: &str) -> Result<()> {
-    let path = folder.join(name);
-    std::fs::write(&path, svg).with_context(|| format!("writing {}", path.display()))?;
-    println!("{}", path.display());
+    }
     Ok(())
 }
 
-/// What it prints. Built first if need be.
-fn run_example(name: &str, arguments: &[&std::ffi::OsStr]) -> Result<String> {
+fn main() -> std::process::ExitCode {
+    run(example)
+}
+
+/// The output of an example, which is built first if needed.
+fn run_example(name: &str, arguments: &[&OsStr]) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["run", "--quiet", "--example", name, "--"])
@@ -81,7 +79,7 @@ fn curves(view: &View) -> Result<(String, String)> {
     let places = (0..=240).map(|i| start + (end - start) * f64::from(i) / 240.0).collect::<Vec<_>>();
     let (mut values, mut slopes, mut legend) = (Vec::new(), Vec::new(), Vec::new());
     for line in view.lines {
-        let (value, slope) = value_and_slope(view, &places, line)?;
+        let (value, slope) = value_and_grad(view, &places, line)?;
         values.push(places.iter().copied().zip(value).collect());
         slopes.push(places.iter().copied().zip(slope).collect());
         legend.push(view.label(line));
@@ -96,23 +94,23 @@ fn curves(view: &View) -> Result<(String, String)> {
     Ok((panels(view.title, &legend, &[panel("loss", values), panel("derivative", slopes)])?, thumbnail))
 }
 
-/// How the example's training goes.
+/// The training curve of an example.
 fn training(name: &str) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log.csv");
-    let mut arguments: Vec<&std::ffi::OsStr> = vec!["--no-progress".as_ref(), "--log".as_ref(), log.as_ref()];
-    // MNIST is not there everywhere.
+    let mut arguments: Vec<&OsStr> = vec!["--no-progress".as_ref(), "--log".as_ref(), log.as_ref()];
+    // MNIST may not be available.
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
     if std::fs::read_to_string(source)?.contains("Digits") {
-        arguments.extend(["--dataset".as_ref(), std::ffi::OsStr::new("digits")]);
+        arguments.extend(["--dataset".as_ref(), OsStr::new("digits")]);
     }
     let printed = run_example(name, &arguments)?;
     // "Test accuracy: 86.35% (10000 samples)" in fewer words.
     let metrics = printed.lines().filter_map(|line| line.strip_prefix("Test ")?.split_once(" ("));
     let held_out = metrics.map(|(metric, _)| metric.replace(':', "")).collect::<Vec<_>>().join(", ");
     let mut losses = Vec::new();
-    for record in csv::Reader::from_path(&log)?.records() {
-        losses.push(record?[2].parse::<f64>()?);
+    for line in std::fs::read_to_string(&log)?.lines().skip(1) {
+        losses.push(line.rsplit(',').next().context("a row of the log is empty")?.parse::<f64>()?);
     }
     training_curve(&format!("{name}: held-out {held_out}"), &losses)
 }

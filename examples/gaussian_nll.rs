@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example gaussian_nll
 
-mod common;
-
 use candle_core::{DType, Module};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{GaussianNllLoss, Reduction};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Gaussian negative log-likelihood: the digit as a number, and how sure the model is")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -28,24 +26,26 @@ struct Options {
     eps: f64,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, full, eps }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_targets(|digit| digit.to_dtype(DType::F32)?.unsqueeze(1))?;
-        let model = session.mlp(&[64, 32, 2], Activation::Linear)?;
-        let loss = GaussianNllLoss { full, eps, reduction };
+pub fn example(Options { args, full, eps }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_targets(|digit| digit.to_dtype(DType::F32)?.unsqueeze(1))?;
+    let model = session.mlp(&[64, 32, 2], OutputActivation::Linear)?;
+    let loss = GaussianNllLoss { full, eps, reduction };
 
-        session.fit(|images, numbers| {
-            let output = model.forward(images)?;
-            loss.forward(&output.narrow(1, 0, 1)?, numbers, &output.narrow(1, 1, 1)?.exp()?)
-        })?;
+    session.fit(|images, numbers| {
+        let output = model.forward(images)?;
+        loss.forward(&output.narrow(1, 0, 1)?, numbers, &output.narrow(1, 1, 1)?.exp()?)
+    })?;
 
-        let report = session.report(&model)?;
-        let (mean, log_variance) = (report.output.narrow(1, 0, 1)?, report.output.narrow(1, 1, 1)?);
-        report.mae(&mean)?;
-        let deviation = (log_variance / 2.)?.exp()?;
-        report.share("within ±2σ", &(&mean - &report.target)?.abs()?.le(&(deviation * 2.)?)?)?;
-        session.show_digits(&mean, &report.target)?;
-        session.finish("--epochs 10")
-    })
+    let report = session.report(&model)?;
+    let (mean, log_variance) = (report.output.narrow(1, 0, 1)?, report.output.narrow(1, 1, 1)?);
+    report.mae(&mean)?;
+    let deviation = (log_variance / 2.)?.exp()?;
+    report.rate("within ±2σ", &(&mean - &report.target)?.abs()?.le(&(deviation * 2.)?)?)?;
+    session.show_digits(&mean, &report.target)?;
+    session.finish("--epochs 10")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -9,16 +9,14 @@
 //!
 //!     cargo run --example hinge_embedding
 
-mod common;
-
 use candle_core::{DType, Module};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, FakeImages, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{HingeEmbeddingLoss, Reduction};
+use suite::{Args, FakeImages, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Hinge embedding: draw one class in, push the other out")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<FakeImages>,
 
@@ -27,18 +25,20 @@ struct Options {
     margin: f64,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, margin }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_targets(|class| class.to_dtype(DType::F32)?.affine(2., -1.)?.unsqueeze(1))?;
-        let model = session.mlp(&[64, 32, 1], Activation::Tanh)?;
-        let loss = HingeEmbeddingLoss { margin, reduction };
+pub fn example(Options { args, margin }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_targets(|class| class.to_dtype(DType::F32)?.affine(2., -1.)?.unsqueeze(1))?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Tanh)?;
+    let loss = HingeEmbeddingLoss { margin, reduction };
 
-        session.fit(|images, side| loss.forward(&model.forward(images)?, side))?;
+    session.fit(|images, side| loss.forward(&model.forward(images)?, side))?;
 
-        let report = session.report(&model)?;
-        let near = report.output.lt(0.0)?;
-        report.share("accuracy", &near.eq(&report.target.gt(0.0)?)?)?;
-        session.finish("--margin 2")
-    })
+    let report = session.report(&model)?;
+    let near = report.output.lt(0.0)?;
+    report.rate("accuracy", &near.eq(&report.target.gt(0.0)?)?)?;
+    session.finish("--margin 2")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

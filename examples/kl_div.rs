@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example kl_div
 
-mod common;
-
 use candle_core::{DType, Module, Tensor};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{KlDivLoss, Reduction};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Kullback-Leibler divergence: learn a whole distribution over ten digits")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -24,22 +22,24 @@ struct Options {
     log_target: bool,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, log_target }| {
-        let reduction = args.reduction(Reduction::BatchMean);
-        let session = args.start()?;
-        let smoothed = Tensor::eye(10, DType::F32, session.device())?.affine(0.9, 0.01)?;
-        let smoothed = if log_target { smoothed.log()? } else { smoothed };
-        let session = session.with_targets(|digit| smoothed.index_select(digit, 0))?;
-        let model = session.mlp(&[64, 32, 10], Activation::LogSoftmax)?;
-        let loss = KlDivLoss { log_target, reduction };
+pub fn example(Options { args, log_target }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::BatchMean);
+    let session = args.start(ui)?;
+    let smoothed = Tensor::eye(10, DType::F32, session.device())?.affine(0.9, 0.01)?;
+    let smoothed = if log_target { smoothed.log()? } else { smoothed };
+    let session = session.with_targets(|digit| smoothed.index_select(digit, 0))?;
+    let model = session.mlp(&[64, 32, 10], OutputActivation::LogSoftmax)?;
+    let loss = KlDivLoss { log_target, reduction };
 
-        session.fit(|images, distribution| loss.forward(&model.forward(images)?, distribution))?;
+    session.fit(|images, distribution| loss.forward(&model.forward(images)?, distribution))?;
 
-        let report = session.report(&model)?;
-        let (choices, digits) = (report.output.argmax(1)?, report.target.argmax(1)?);
-        report.share("accuracy", &choices.eq(&digits)?)?;
-        session.show_digits(&choices, &digits)?;
-        session.finish("--reduction mean")
-    })
+    let report = session.report(&model)?;
+    let (choices, digits) = (report.output.argmax(1)?, report.target.argmax(1)?);
+    report.rate("accuracy", &choices.eq(&digits)?)?;
+    session.show_digits(&choices, &digits)?;
+    session.finish("--reduction mean")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -7,17 +7,15 @@
 //!
 //!     cargo run --example linear_cross_entropy
 
-mod common;
-
 use candle_core::{Module, Result, Tensor};
-use candle_losses::cli::{Kind, Options, Session, run};
 use candle_losses::data::{Piece, constitution};
 use candle_losses::loss::{LinearCrossEntropyLoss, Reduction};
 use candle_nn::{Embedding, Linear, VarBuilder, embedding, linear};
+use suite::{Options, Preset, Session, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Linear cross-entropy: which character comes next?")]
-struct Arguments {
+pub struct Arguments {
     #[command(flatten)]
     options: Options,
 
@@ -25,7 +23,7 @@ struct Arguments {
     #[arg(long, value_name = "S", default_value_t = 0.0, help_heading = "Loss")]
     label_smoothing: f64,
 
-    /// Samples that the loss works on at a time [default: as many as make 4 million outputs]
+    /// TensorDataset that the loss works on at a time [default: as many as make 4 million outputs]
     #[arg(long, value_name = "N", help_heading = "Loss")]
     chunk: Option<usize>,
 }
@@ -59,19 +57,20 @@ impl Module for Reader {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Arguments { options, label_smoothing, chunk }| {
-        let (reduction, device) = (options.reduction(Reduction::Mean), options.device()?);
-        let (data, characters) = constitution(Piece::Character, CONTEXT, &device)?;
-        let session = Session::new(options, Kind::Text, data, device)?;
-        let model = Reader::new(characters.len(), session.builder())?;
-        let loss = LinearCrossEntropyLoss { label_smoothing, chunk, reduction, ..Default::default() };
+pub fn example(Arguments { options, label_smoothing, chunk }: Arguments, ui: &Ui) -> anyhow::Result<()> {
+    let (reduction, device) = (options.reduction(Reduction::Mean), options.device(ui)?);
+    let (data, characters) = constitution(Piece::Character, CONTEXT, &device)?;
+    let session = Session::new(options, Preset::Text, data, device, ui)?;
+    let model = Reader::new(characters.len(), session.var_builder())?;
+    let loss = LinearCrossEntropyLoss { label_smoothing, chunk, reduction, ..Default::default() };
 
-        session
-            .fit(|text, next| loss.forward(&model.features(text)?, model.output.weight(), model.output.bias(), next))?;
+    session.fit(|text, next| loss.forward(&model.features(text)?, model.output.weight(), model.output.bias(), next))?;
 
-        let report = session.report(&model)?;
-        report.share("accuracy", &report.output.argmax(1)?.eq(&report.target)?)?;
-        session.finish("--epochs 20")
-    })
+    let report = session.report(&model)?;
+    report.rate("accuracy", &report.output.argmax(1)?.eq(&report.target)?)?;
+    session.finish("--epochs 20")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

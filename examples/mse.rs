@@ -8,32 +8,32 @@
 //!
 //!     cargo run --example mse
 
-mod common;
-
 use candle_core::Module;
-use candle_losses::Activation;
-use candle_losses::cli::{Args, BostonHousing, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{MseLoss, Reduction};
+use suite::{Args, BostonHousing, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Mean squared error: what is a house worth?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<BostonHousing>,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?;
-        let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
-        let loss = MseLoss { reduction };
+pub fn example(Options { args }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Linear)?;
+    let loss = MseLoss { reduction };
 
-        session.fit(|features, price| loss.forward(&model.forward(features)?, price))?;
+    session.fit(|features, price| loss.forward(&model.forward(features)?, price))?;
 
-        let report = session.report(&model)?;
-        report.mae(&report.output)?;
-        report.rmse(&report.output)?;
-        session.finish("--epochs 5 --lr 1e-4")
-    })
+    let report = session.report(&model)?;
+    report.mae(&report.output)?;
+    report.rmse(&report.output)?;
+    session.finish("--epochs 5 --lr 1e-4")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -5,16 +5,14 @@
 //!
 //!     cargo run --example multi_margin
 
-mod common;
-
 use candle_core::Module;
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{MultiMarginLoss, Reduction};
+use suite::{Args, Digits, Ui, class_weights, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Multi-margin: which of ten digits is this, and by what lead?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -31,20 +29,22 @@ struct Options {
     weight: Vec<f32>,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, p, margin, weight }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?;
-        let model = session.mlp(&[64, 32, 10], Activation::LogSoftmax)?;
-        let weight = class_weights(&weight, session.device())?;
-        let loss = MultiMarginLoss { p, margin, weight, reduction };
+pub fn example(Options { args, p, margin, weight }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?;
+    let model = session.mlp(&[64, 32, 10], OutputActivation::LogSoftmax)?;
+    let weight = class_weights(&weight, session.device())?;
+    let loss = MultiMarginLoss { p, margin, weight, reduction };
 
-        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
+    session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
-        let report = session.report(&model)?;
-        let choices = report.output.argmax(1)?;
-        report.share("accuracy", &choices.eq(&report.target)?)?;
-        session.show_digits(&choices, &report.target)?;
-        session.finish("--p 2")
-    })
+    let report = session.report(&model)?;
+    let choices = report.output.argmax(1)?;
+    report.rate("accuracy", &choices.eq(&report.target)?)?;
+    session.show_digits(&choices, &report.target)?;
+    session.finish("--p 2")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -5,16 +5,14 @@
 //!
 //!     cargo run --example multilabel_margin
 
-mod common;
-
 use candle_core::{Module, Tensor};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{MultiLabelMarginLoss, Reduction};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Multi-label margin: which tags does a digit have, by the order of their scores?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 }
@@ -25,27 +23,29 @@ const MIDDLE: [i64; 10] = [0, 3, 7, -1, -1, -1, -1, -1, -1, -1];
 const HIGH: [i64; 10] = [4, 7, 8, -1, -1, -1, -1, -1, -1, -1];
 const LISTS: [[i64; 10]; 10] = [LOW, LOW, LOW, LOW, LOW, MIDDLE, MIDDLE, MIDDLE, HIGH, HIGH];
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?;
-        let lists = Tensor::new(&LISTS, session.device())?;
-        let session = session.with_targets(|digit| lists.index_select(digit, 0))?;
-        let model = session.mlp(&[64, 32, 10], Activation::Linear)?;
-        let loss = MultiLabelMarginLoss { reduction };
+pub fn example(Options { args }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?;
+    let lists = Tensor::new(&LISTS, session.device())?;
+    let session = session.with_targets(|digit| lists.index_select(digit, 0))?;
+    let model = session.mlp(&[64, 32, 10], OutputActivation::Linear)?;
+    let loss = MultiLabelMarginLoss { reduction };
 
-        session.fit(|images, lists| loss.forward(&model.forward(images)?, lists))?;
+    session.fit(|images, lists| loss.forward(&model.forward(images)?, lists))?;
 
-        // A sample is right if the tags with the highest scores, as many as it has, are its own.
-        let report = session.report(&model)?;
-        let ranked = report.output.arg_sort_last_dim(false)?.to_vec2::<u32>()?;
-        let right = ranked.iter().zip(report.target.to_vec2::<i64>()?).map(|(ranked, list)| {
-            let tags = list.into_iter().take_while(|tag| *tag >= 0).map(|tag| tag as u32).collect::<Vec<_>>();
-            let mut first = ranked[..tags.len()].to_vec();
-            first.sort_unstable();
-            u8::from(first == tags)
-        });
-        report.share("exact-match accuracy", &Tensor::from_iter(right, session.device())?)?;
-        session.finish("--epochs 10")
-    })
+    // A sample is right if the tags with the highest scores, as many as it has, are its own.
+    let report = session.report(&model)?;
+    let ranked = report.output.arg_sort_last_dim(false)?.to_vec2::<u32>()?;
+    let right = ranked.iter().zip(report.target.to_vec2::<i64>()?).map(|(ranked, list)| {
+        let tags = list.into_iter().take_while(|tag| *tag >= 0).map(|tag| tag as u32).collect::<Vec<_>>();
+        let mut first = ranked[..tags.len()].to_vec();
+        first.sort_unstable();
+        u8::from(first == tags)
+    });
+    report.rate("exact-match accuracy", &Tensor::from_iter(right, session.device())?)?;
+    session.finish("--epochs 10")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example multilabel_soft_margin
 
-mod common;
-
 use candle_core::{DType, Module, Tensor};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{MultiLabelSoftMarginLoss, Reduction};
+use suite::{Args, Digits, Ui, class_weights, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Multi-label soft margin: which of ten tags hold?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -30,24 +28,26 @@ const MIDDLE: [f32; 10] = [1., 0., 0., 1., 0., 0., 0., 1., 0., 0.];
 const HIGH: [f32; 10] = [0., 0., 0., 0., 1., 0., 0., 1., 1., 0.];
 const TAGS: [[f32; 10]; 10] = [LOW, LOW, LOW, LOW, LOW, MIDDLE, MIDDLE, MIDDLE, HIGH, HIGH];
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, weight }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?;
-        let tags = Tensor::new(&TAGS, session.device())?;
-        let session = session.with_targets(|digit| tags.index_select(digit, 0))?;
-        let model = session.mlp(&[64, 32, 10], Activation::Linear)?;
-        let weight = class_weights(&weight, session.device())?;
-        let loss = MultiLabelSoftMarginLoss { weight, reduction };
+pub fn example(Options { args, weight }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?;
+    let tags = Tensor::new(&TAGS, session.device())?;
+    let session = session.with_targets(|digit| tags.index_select(digit, 0))?;
+    let model = session.mlp(&[64, 32, 10], OutputActivation::Linear)?;
+    let weight = class_weights(&weight, session.device())?;
+    let loss = MultiLabelSoftMarginLoss { weight, reduction };
 
-        session.fit(|images, tags| loss.forward(&model.forward(images)?, tags))?;
+    session.fit(|images, tags| loss.forward(&model.forward(images)?, tags))?;
 
-        let report = session.report(&model)?;
-        let tags = report.output.gt(0.0)?.to_dtype(DType::F32)?;
-        let right = tags.eq(&report.target)?;
-        report.share("tag accuracy", &right)?;
-        report.share("exact-match accuracy", &right.min(1)?)?;
-        session.show_digits(&tags, &report.target)?;
-        session.finish("--epochs 10")
-    })
+    let report = session.report(&model)?;
+    let tags = report.output.gt(0.0)?.to_dtype(DType::F32)?;
+    let right = tags.eq(&report.target)?;
+    report.rate("tag accuracy", &right)?;
+    report.rate("exact-match accuracy", &right.min(1)?)?;
+    session.show_digits(&tags, &report.target)?;
+    session.finish("--epochs 10")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example nll
 
-mod common;
-
 use candle_core::Module;
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, class_weights, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{NllLoss, Reduction};
+use suite::{Args, Digits, Ui, class_weights, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Negative log-likelihood on log-probabilities: which of ten digits is this?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -28,20 +26,22 @@ struct Options {
     ignore_index: i64,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, weight, ignore_index }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?;
-        let model = session.mlp(&[64, 32, 10], Activation::LogSoftmax)?;
-        let weight = class_weights(&weight, session.device())?;
-        let loss = NllLoss { weight, ignore_index, reduction };
+pub fn example(Options { args, weight, ignore_index }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?;
+    let model = session.mlp(&[64, 32, 10], OutputActivation::LogSoftmax)?;
+    let weight = class_weights(&weight, session.device())?;
+    let loss = NllLoss { weight, ignore_index, reduction };
 
-        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
+    session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
-        let report = session.report(&model)?;
-        let choices = report.output.argmax(1)?;
-        report.share("accuracy", &choices.eq(&report.target)?)?;
-        session.show_digits(&choices, &report.target)?;
-        session.finish("--dataset fashion-mnist")
-    })
+    let report = session.report(&model)?;
+    let choices = report.output.argmax(1)?;
+    report.rate("accuracy", &choices.eq(&report.target)?)?;
+    session.show_digits(&choices, &report.target)?;
+    session.finish("--dataset fashion-mnist")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

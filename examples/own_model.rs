@@ -4,16 +4,14 @@
 //!
 //!     cargo run --example own_model -- --lr 1e-3
 
-mod common;
-
 use candle_core::{D, Module, Result, Tensor};
-use candle_losses::cli::{Args, Digits, run};
 use candle_losses::loss::{CrossEntropyLoss, Reduction};
 use candle_nn::{Conv2d, Linear, VarBuilder, conv2d, linear};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "A model of your own: a convolutional network of candle-nn on the digits")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 }
@@ -45,16 +43,18 @@ impl Module for ConvNet {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args }| {
-        let loss = CrossEntropyLoss { reduction: args.reduction(Reduction::Mean), ..Default::default() };
-        let session = args.start()?.with_inputs_of(28 * 28)?;
-        let model = ConvNet::new(session.builder())?;
+pub fn example(Options { args }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let loss = CrossEntropyLoss { reduction: args.reduction(Reduction::Mean), ..Default::default() };
+    let session = args.start(ui)?.expect_features(28 * 28)?;
+    let model = ConvNet::new(session.var_builder())?;
 
-        session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
+    session.fit(|images, digits| loss.forward(&model.forward(images)?, digits))?;
 
-        let report = session.report(&model)?;
-        report.share("accuracy", &report.output.argmax(D::Minus1)?.eq(&report.target)?)?;
-        session.finish("--lr 1e-3 --clip-norm 1")
-    })
+    let report = session.report(&model)?;
+    report.rate("accuracy", &report.output.argmax(D::Minus1)?.eq(&report.target)?)?;
+    session.finish("--lr 1e-3 --clip-norm 1")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example poisson_nll
 
-mod common;
-
 use candle_core::{DType, Module};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{PoissonNllLoss, Reduction};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Poisson negative log-likelihood: the digit as a count")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -28,19 +26,21 @@ struct Options {
     eps: f64,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, full, eps }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_targets(|digit| digit.to_dtype(DType::F32)?.unsqueeze(1))?;
-        let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
-        let loss = PoissonNllLoss { log_input: true, full, eps, reduction };
+pub fn example(Options { args, full, eps }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_targets(|digit| digit.to_dtype(DType::F32)?.unsqueeze(1))?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Linear)?;
+    let loss = PoissonNllLoss { log_input: true, full, eps, reduction };
 
-        session.fit(|images, counts| loss.forward(&model.forward(images)?, counts))?;
+    session.fit(|images, counts| loss.forward(&model.forward(images)?, counts))?;
 
-        let report = session.report(&model)?;
-        let rates = report.output.exp()?;
-        report.mae(&rates)?;
-        session.show_digits(&rates, &report.target)?;
-        session.finish("--full")
-    })
+    let report = session.report(&model)?;
+    let rates = report.output.exp()?;
+    report.mae(&rates)?;
+    session.show_digits(&rates, &report.target)?;
+    session.finish("--full")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -8,16 +8,14 @@
 //!
 //!     cargo run --example smooth_l1
 
-mod common;
-
 use candle_core::Module;
-use candle_losses::Activation;
-use candle_losses::cli::{Args, BostonHousing, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{Reduction, SmoothL1Loss};
+use suite::{Args, BostonHousing, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Smooth L1: what is a house worth?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<BostonHousing>,
 
@@ -26,18 +24,20 @@ struct Options {
     beta: f64,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, beta }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?;
-        let model = session.mlp(&[64, 32, 1], Activation::Linear)?;
-        let loss = SmoothL1Loss { beta, reduction };
+pub fn example(Options { args, beta }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Linear)?;
+    let loss = SmoothL1Loss { beta, reduction };
 
-        session.fit(|features, price| loss.forward(&model.forward(features)?, price))?;
+    session.fit(|features, price| loss.forward(&model.forward(features)?, price))?;
 
-        let report = session.report(&model)?;
-        report.mae(&report.output)?;
-        report.rmse(&report.output)?;
-        session.finish("--beta 5")
-    })
+    let report = session.report(&model)?;
+    report.mae(&report.output)?;
+    report.rmse(&report.output)?;
+    session.finish("--beta 5")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

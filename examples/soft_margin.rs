@@ -8,32 +8,32 @@
 //!
 //!     cargo run --example soft_margin
 
-mod common;
-
 use candle_core::{DType, Module};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, FakeImages, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{Reduction, SoftMarginLoss};
+use suite::{Args, FakeImages, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Soft margin: which of two sides is this on?")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<FakeImages>,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let session = args.start()?.with_targets(|class| class.to_dtype(DType::F32)?.affine(2., -1.)?.unsqueeze(1))?;
-        let model = session.mlp(&[64, 32, 1], Activation::Tanh)?;
-        let loss = SoftMarginLoss { reduction };
+pub fn example(Options { args }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let session = args.start(ui)?.with_targets(|class| class.to_dtype(DType::F32)?.affine(2., -1.)?.unsqueeze(1))?;
+    let model = session.mlp(&[64, 32, 1], OutputActivation::Tanh)?;
+    let loss = SoftMarginLoss { reduction };
 
-        session.fit(|images, side| loss.forward(&model.forward(images)?, side))?;
+    session.fit(|images, side| loss.forward(&model.forward(images)?, side))?;
 
-        let report = session.report(&model)?;
-        let says_one = report.output.gt(0.0)?;
-        report.share("accuracy", &says_one.eq(&report.target.gt(0.0)?)?)?;
-        session.finish("--signal 0.01")
-    })
+    let report = session.report(&model)?;
+    let says_one = report.output.gt(0.0)?;
+    report.rate("accuracy", &says_one.eq(&report.target.gt(0.0)?)?)?;
+    session.finish("--signal 0.01")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -6,16 +6,14 @@
 //!
 //!     cargo run --example triplet_margin
 
-mod common;
-
 use candle_core::Module;
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{Reduction, TripletMarginLoss};
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Triplet margin: put images of one digit near each other, and others away")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -36,21 +34,23 @@ struct Options {
     swap: bool,
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, margin, p, eps, swap }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let images = args.start()?;
-        let triplets = images.with_groups(|draw| [draw.own(), draw.same(), draw.other()])?;
-        let model = triplets.mlp(&[64, 32, 16], Activation::Linear)?;
-        let loss = TripletMarginLoss { margin, p, eps, swap, reduction };
+pub fn example(Options { args, margin, p, eps, swap }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let images = args.start(ui)?;
+    let triplets = images.with_tuples(|sampler| [sampler.anchor(), sampler.same_class(), sampler.other_class()])?;
+    let model = triplets.mlp(&[64, 32, 16], OutputActivation::Linear)?;
+    let loss = TripletMarginLoss { margin, p, eps, swap, reduction };
 
-        triplets.fit(|images, _| {
-            let points = model.forward(images)?.reshape(((), 3, 16))?;
-            let [anchor, positive, negative] = [0, 1, 2].map(|member| points.get_on_dim(1, member));
-            loss.forward(&anchor?, &positive?, &negative?)
-        })?;
+    triplets.fit(|images, _| {
+        let points = model.forward(images)?.reshape(((), 3, 16))?;
+        let [anchor, positive, negative] = [0, 1, 2].map(|member| points.get_on_dim(1, member));
+        loss.forward(&anchor?, &positive?, &negative?)
+    })?;
 
-        images.report_nearest_neighbours(&model)?;
-        images.finish("--margin 2")
-    })
+    images.report_nearest_neighbors(&model)?;
+    images.finish("--margin 2")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

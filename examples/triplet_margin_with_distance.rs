@@ -6,17 +6,15 @@
 //!
 //!     cargo run --example triplet_margin_with_distance
 
-mod common;
-
 use candle_core::{D, Module, Tensor};
-use candle_losses::Activation;
-use candle_losses::cli::{Args, Digits, run};
+use candle_losses::OutputActivation;
 use candle_losses::loss::{Reduction, TripletMarginWithDistanceLoss};
 use std::sync::Arc;
+use suite::{Args, Digits, Ui, run};
 
 #[derive(clap::Parser)]
 #[command(about = "Triplet margin with a distance of your own: one minus the cosine")]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     args: Args<Digits>,
 
@@ -34,22 +32,24 @@ fn unit(x: &Tensor) -> candle_core::Result<Tensor> {
     x.broadcast_div(&(x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?)
 }
 
-fn main() -> std::process::ExitCode {
-    run(|Options { args, margin, swap }| {
-        let reduction = args.reduction(Reduction::Mean);
-        let images = args.start()?;
-        let triplets = images.with_groups(|draw| [draw.own(), draw.same(), draw.other()])?;
-        let model = triplets.mlp(&[64, 32, 16], Activation::Linear)?;
-        let distance_function = Arc::new(|u: &Tensor, v: &Tensor| 1.0 - (unit(u)? * unit(v)?)?.sum(D::Minus1)?);
-        let loss = TripletMarginWithDistanceLoss { distance_function, margin, swap, reduction };
+pub fn example(Options { args, margin, swap }: Options, ui: &Ui) -> anyhow::Result<()> {
+    let reduction = args.reduction(Reduction::Mean);
+    let images = args.start(ui)?;
+    let triplets = images.with_tuples(|sampler| [sampler.anchor(), sampler.same_class(), sampler.other_class()])?;
+    let model = triplets.mlp(&[64, 32, 16], OutputActivation::Linear)?;
+    let distance_function = Arc::new(|u: &Tensor, v: &Tensor| 1.0 - (unit(u)? * unit(v)?)?.sum(D::Minus1)?);
+    let loss = TripletMarginWithDistanceLoss { distance_function, margin, swap, reduction };
 
-        triplets.fit(|images, _| {
-            let points = model.forward(images)?.reshape(((), 3, 16))?;
-            let [anchor, positive, negative] = [0, 1, 2].map(|member| points.get_on_dim(1, member));
-            loss.forward(&anchor?, &positive?, &negative?)
-        })?;
+    triplets.fit(|images, _| {
+        let points = model.forward(images)?.reshape(((), 3, 16))?;
+        let [anchor, positive, negative] = [0, 1, 2].map(|member| points.get_on_dim(1, member));
+        loss.forward(&anchor?, &positive?, &negative?)
+    })?;
 
-        images.report_nearest_neighbours(&model)?;
-        images.finish("--margin 2")
-    })
+    images.report_nearest_neighbors(&model)?;
+    images.finish("--margin 2")
+}
+
+pub fn main() -> std::process::ExitCode {
+    run(example)
 }

@@ -1,10 +1,9 @@
 //! PyTorch's loss functions for [Candle](https://github.com/huggingface/candle), and a runnable example for each.
 //!
-//! # Take one loss
+//! # Use a loss
 //!
-//! The losses are in [`loss`] and need nothing but candle: a crate that only wants them takes this one with
-//! `default-features = false`. A loss is a struct with PyTorch's options as fields, `Default` has PyTorch's defaults, and
-//! `forward` gives a tensor that backpropagates, on the CPU, on CUDA and on Metal:
+//! The losses are in [`loss`] and depend on candle-core alone. A loss is a struct with PyTorch's options as fields, `Default` has
+//! PyTorch's defaults, and `forward` returns a tensor that backpropagates, on the CPU, on CUDA and on Metal:
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -22,31 +21,30 @@
 //!
 //! # Which loss?
 //!
-//! | the target is | take | with a last layer |
+//! | target | loss | last layer |
 //! |---|---|---|
 //! | a number | [`MseLoss`](loss::MseLoss); with outliers [`HuberLoss`](loss::HuberLoss), [`SmoothL1Loss`](loss::SmoothL1Loss) or [`L1Loss`](loss::L1Loss) | linear |
-//! | a number, and how sure the model is matters | [`GaussianNllLoss`](loss::GaussianNllLoss) | linear: mean and log variance |
+//! | a number with its uncertainty | [`GaussianNllLoss`](loss::GaussianNllLoss) | linear: mean and log variance |
 //! | a count | [`PoissonNllLoss`](loss::PoissonNllLoss) | linear: the log rate |
 //! | yes or no | [`BceWithLogitsLoss`](loss::BceWithLogitsLoss); [`BceLoss`](loss::BceLoss) where a probability is given, [`SoftMarginLoss`](loss::SoftMarginLoss) for ±1 | linear |
 //! | one class of several | [`CrossEntropyLoss`](loss::CrossEntropyLoss); [`NllLoss`](loss::NllLoss) for log-probabilities, [`MultiMarginLoss`](loss::MultiMarginLoss) for a decision without probabilities | linear |
 //! | any number of labels | [`MultiLabelSoftMarginLoss`](loss::MultiLabelSoftMarginLoss), [`MultiLabelMarginLoss`](loss::MultiLabelMarginLoss) | linear |
 //! | a distribution | [`KlDivLoss`](loss::KlDivLoss) | log-softmax |
 //! | an order | [`MarginRankingLoss`](loss::MarginRankingLoss) | linear: a score |
-//! | alike or not | [`CosineEmbeddingLoss`](loss::CosineEmbeddingLoss), [`HingeEmbeddingLoss`](loss::HingeEmbeddingLoss) | linear: a place in space |
-//! | nearer than another | [`TripletMarginLoss`](loss::TripletMarginLoss), [`TripletMarginWithDistanceLoss`](loss::TripletMarginWithDistanceLoss) | linear: a place in space |
-//! | a sequence, not aligned | [`CtcLoss`](loss::CtcLoss) | log-softmax at each step |
+//! | similar or not | [`CosineEmbeddingLoss`](loss::CosineEmbeddingLoss), [`HingeEmbeddingLoss`](loss::HingeEmbeddingLoss) | linear: an embedding |
+//! | closer to one example than to another | [`TripletMarginLoss`](loss::TripletMarginLoss), [`TripletMarginWithDistanceLoss`](loss::TripletMarginWithDistanceLoss) | linear: an embedding |
+//! | an unaligned sequence | [`CtcLoss`](loss::CtcLoss) | log-softmax at each step |
 //!
 //! # Model, data, training
 //!
-//! With the feature `train` (part of the default) comes what a training needs, in candle-nn's own terms and for any model on
-//! its `VarBuilder`: [`Parameters`], named and drawn from a seed; [`Adam`], a `candle_nn::Optimizer`; [`Training`], the loop;
-//! and [`data`], samples of one's own, the bundled ones and candle-datasets'. They go as well with candle's own `VarMap` and
-//! `AdamW`:
+//! The feature `train` adds training for any model built on candle-nn's `VarBuilder`: [`Parameters`], named and initialized from a
+//! seed; [`Adam`], a `candle_nn::Optimizer`; [`Trainer`], the loop; and [`data`], your own and bundled datasets. They also work with
+//! candle-nn's `VarMap` and `AdamW`:
 //!
 #![cfg_attr(feature = "train", doc = "```")]
 #![cfg_attr(not(feature = "train"), doc = "```ignore")]
 //! use candle_core::{DType, Device, Module};
-//! use candle_losses::{Training, data, loss::CrossEntropyLoss};
+//! use candle_losses::{Trainer, data, loss::CrossEntropyLoss};
 //! use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 //!
 //! let data = data::digits(&Device::Cpu)?;
@@ -57,16 +55,16 @@
 //! let model = |x: &candle_core::Tensor| output.forward(&hidden.forward(&x.flatten_from(1)?)?.relu()?);
 //!
 //! let mut optimizer = AdamW::new(variables.all_vars(), ParamsAdamW { lr: 1e-3, ..Default::default() })?;
-//! Training { epochs: 1, batch_size: 64, ..Default::default() }.run(&mut optimizer, &data.train.take(6400)?, |x, y| {
+//! Trainer { epochs: 1, batch_size: 64, ..Default::default() }.fit(&mut optimizer, &data.train.take(6400)?, |x, y| {
 //!     CrossEntropyLoss::default().forward(&model(x)?, y)
 //! })?;
 //! let (images, digits) = data.test.batch(None, 0, 1000)?;
 //! let right = model(&images)?.argmax(1)?.eq(&digits)?.to_dtype(DType::F32)?.mean_all()?.to_scalar::<f32>()?;
 //! assert!(right > 0.5, "{right}");
-//! # Ok::<(), anyhow::Error>(())
+//! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! The feature `cli` has what the examples need on a terminal, and `hub` the Hugging Face Hub and candle-datasets.
+//! The feature `datasets` converts any vision dataset of candle-datasets into a [`data::TrainTestSplit`].
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -81,13 +79,7 @@ mod nn;
 #[cfg(feature = "train")]
 mod train;
 
-#[cfg(feature = "cli")]
-pub mod cli;
-#[cfg(all(feature = "cli", any(fuzzing, test)))]
-#[doc(hidden)]
-pub mod fuzzing;
-
 #[cfg(feature = "train")]
-pub use nn::{Activation, Adam, Mlp, Parameters, ParamsAdam, clip_grad_norm, mlp};
+pub use nn::{Adam, Mlp, OutputActivation, Parameters, ParamsAdam, clip_grad_norm, mlp};
 #[cfg(feature = "train")]
-pub use train::{EarlyStopping, Event, Training, mean_loss};
+pub use train::{Best, EarlyStopping, Event, Trainer, evaluate};

@@ -8,6 +8,7 @@ use candle_losses::loss::*;
 use common::device;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 /// How a case's arguments are given.
 #[derive(Clone, Copy, PartialEq)]
@@ -228,10 +229,14 @@ fn difference(found: &Tensor, expected: &Tensor) -> Result<f64> {
     Ok(differences.fold(0.0, f64::max))
 }
 
-fn load() -> (Value, HashMap<String, Tensor>) {
-    let json = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
-    let tensors = candle_core::safetensors::load_buffer(include_bytes!("golden/cases.safetensors"), &Device::Cpu);
-    (json, tensors.unwrap())
+/// The cases and their tensors, read once for all tests.
+fn load() -> &'static (Value, HashMap<String, Tensor>) {
+    static CASES: OnceLock<(Value, HashMap<String, Tensor>)> = OnceLock::new();
+    CASES.get_or_init(|| {
+        let json = serde_json::from_str(include_str!("golden/cases.json")).unwrap();
+        let tensors = candle_core::safetensors::load_buffer(include_bytes!("golden/cases.safetensors"), &Device::Cpu);
+        (json, tensors.unwrap())
+    })
 }
 
 /// How many units in the last place of `dtype` two numbers differ by.
@@ -251,7 +256,7 @@ fn half_precision_is_rounded_once() -> Result<()> {
     let (json, tensors) = load();
     let mut table: BTreeMap<(&str, &str), (usize, usize, f64)> = BTreeMap::new();
     for (number, json) in json["cases"].as_array().unwrap().iter().enumerate() {
-        let case = Case { number, json, tensors: &tensors };
+        let case = Case { number, json, tensors };
         for (name, dtype) in [("f16", DType::F16), ("bf16", DType::BF16)] {
             let Some(expected) = tensors.get(&format!("{number}.value.{name}")) else { continue };
             let names = json["args"].as_object().unwrap().keys();
@@ -280,7 +285,7 @@ fn half_precision_is_rounded_once() -> Result<()> {
 fn gradients_in_half_precision_are_those_of_single_precision_rounded() -> Result<()> {
     let (json, tensors) = load();
     for (number, json) in json["cases"].as_array().unwrap().iter().enumerate() {
-        let case = Case { number, json, tensors: &tensors };
+        let case = Case { number, json, tensors };
         for dtype in [DType::F16, DType::BF16] {
             let gradients = |computed: DType| -> Result<Vec<Vec<f64>>> {
                 let (mut args, mut variables) = (HashMap::new(), Vec::new());
@@ -322,7 +327,7 @@ fn losses_are_pytorchs_in_value_and_gradient() {
     let mut failures = Vec::new();
     let mut table: BTreeMap<(&str, &str), (usize, usize, f64, f64)> = BTreeMap::new();
     for (number, json) in json["cases"].as_array().unwrap().iter().enumerate() {
-        let case = Case { number, json, tensors: &tensors };
+        let case = Case { number, json, tensors };
         let precisions = [("f32", DType::F32, 2e-5), ("f64", DType::F64, 1e-9)];
         let count = if device().is_metal() { 1 } else { 2 };
         for (precision, dtype, tolerance) in precisions.into_iter().take(count) {

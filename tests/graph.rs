@@ -493,12 +493,12 @@ fn child_sets_what_is_read_in_both_orders() -> Result<()> {
     let (a, b) = (a?, b?);
     let (new_a, new_b) = (a.as_tensor().copy()?, b.as_tensor().copy()?);
     let classes = Tensor::zeros(256, DType::U32, &Device::Cpu)?;
-    let end = Instant::now() + Duration::from_secs(4);
-    let is_over = || Instant::now() > end;
+    let end = Instant::now() + Duration::from_secs(1);
+    let should_stop = || Instant::now() > end;
     std::thread::scope(|scope| {
         for (var, value) in [(&a, &new_a), (&b, &new_b)] {
             scope.spawn(move || {
-                while !is_over() {
+                while !should_stop() {
                     var.set(value).unwrap();
                 }
             });
@@ -506,7 +506,7 @@ fn child_sets_what_is_read_in_both_orders() -> Result<()> {
         for (x, y) in [(&a, &b), (&b, &a)] {
             let classes = &classes;
             scope.spawn(move || {
-                while !is_over() {
+                while !should_stop() {
                     MseLoss { reduction: Reduction::None }.forward(x, y).unwrap().backward().unwrap();
                     let linear = LinearCrossEntropyLoss::default().forward(x, y, None, classes).unwrap();
                     linear.backward().unwrap();
@@ -527,31 +527,31 @@ fn child_sets_what_another_thread_reads() -> Result<()> {
     let (new_long, new_square) = (long.as_tensor().copy()?, square.as_tensor().copy()?);
     let classes = Tensor::zeros(64, DType::U32, &Device::Cpu)?;
     let sides = Tensor::ones(64, DType::F32, &Device::Cpu)?;
-    let end = Instant::now() + Duration::from_secs(4);
-    let is_over = || Instant::now() > end;
+    let end = Instant::now() + Duration::from_secs(1);
+    let should_stop = || Instant::now() > end;
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while !is_over() {
+                while !should_stop() {
                     long.set(&new_long).unwrap();
                     square.set(&new_square).unwrap();
                 }
             });
         }
         scope.spawn(|| {
-            while !is_over() {
+            while !should_stop() {
                 MseLoss { reduction: Reduction::None }.forward(&long, &long).unwrap().backward().unwrap();
             }
         });
         scope.spawn(|| {
-            while !is_over() {
+            while !should_stop() {
                 let mean = MseLoss::default().forward(&long, &long).unwrap();
                 let other = L1Loss::default().forward(&long, &long).unwrap();
                 (mean + other).unwrap().backward().unwrap();
             }
         });
         scope.spawn(|| {
-            while !is_over() {
+            while !should_stop() {
                 let linear = LinearCrossEntropyLoss::default().forward(&square, &square, None, &classes).unwrap();
                 linear.backward().unwrap();
                 let cosine = CosineEmbeddingLoss::default().forward(&square, &square, &sides).unwrap();

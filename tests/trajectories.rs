@@ -1,9 +1,10 @@
 //! 500 training steps of eleven sections against PyTorch's losses, step by step, from the same weights on the same
 //! batches (`tests/golden/make_trajectories.py`). `--nocapture` shows the worst difference of each.
 
+mod common;
+
 use candle_core::Device;
 use std::path::Path;
-use std::process::Command;
 
 const STEPS: usize = 500;
 const TOLERANCE: f32 = 1e-3;
@@ -24,9 +25,7 @@ fn training_follows_pytorch_step_by_step() {
             println!("{name}: skipped, there are no MNIST files in {}", mnist.display());
             continue;
         }
-        let deps = std::env::current_exe().unwrap();
-        let example = deps.parent().unwrap().parent().unwrap().join("examples").join(name);
-        let mut command = Command::new(example);
+        let mut command = common::example(name);
         command.arg("--no-shuffle").arg("--log").arg(&log);
         if is_boston {
             command.args(["--test-fraction", "0", "--epochs", "10", "--lr", "1e-4"]);

@@ -50,7 +50,7 @@ def lines_of(*command):
 
 
 def bench(name, *options):
-    return lines_of("cargo", "bench", "--quiet", "--bench", name, "--", *options)
+    return lines_of("cargo", "bench", "--quiet", "-p", "candle-losses-benches", "--bench", name, "--", *options)
 
 
 def measure(*options):

@@ -23,12 +23,12 @@ function literal({ name, value_name }, value) {
 export class LossTraining extends Live {
   fill(bridge) {
     this.name = this.getAttribute("name");
-    const trainer = new bridge.Trainer(this.name, []);
+    const trainer = new bridge.Training(this.name, [], new bridge.DataCache());
     this.about = JSON.parse(trainer.options());
     trainer.free();
-    this.isOfDigits = this.about.options.some(({ name }) => name === "dataset");
+    this.isOfDigits = this.about.is_of_digits;
 
-    this.fields = this.about.options.filter(({ name }) => name !== "dataset").map((option) => this.option(option));
+    this.fields = this.about.options.map((option) => this.option(option));
     const under = (heading) => this.fields.filter(({ option }) => option.heading === heading).map(({ whole }) => whole);
     const own = [...under("Loss"), ...under("Data")];
     const how = element("details", {}, element("summary", {}, "How to train"), element("div", { class: "live-fields" }, ...under("Training")));
@@ -95,12 +95,14 @@ export class LossTraining extends Live {
 
   /** What is set, as on a command line. */
   arguments() {
-    return [...(this.isOfDigits ? ["--dataset", "digits"] : []), ...this.fields.flatMap((made) => made.argument())];
+    return this.fields.flatMap((made) => made.argument());
   }
 
   /** The command, and PyTorch's line, for what is set. */
   say() {
-    const quoted = this.arguments().map((word) => (/^[\w.,=-]+$/.test(word) ? word : `'${word}'`));
+    // A page has the bundled digits, where a terminal would ask for MNIST.
+    const data = this.isOfDigits ? ["--dataset", "digits"] : [];
+    const quoted = [...data, ...this.arguments()].map((word) => (/^[\w.,=-]+$/.test(word) ? word : `'${word}'`));
     this.command.textContent = [`cargo run --example ${this.name}`, ...(quoted.length ? ["--", ...quoted] : [])].join(" ");
     const asked = this.fields.filter(({ option: { heading, name } }) => (heading === "Loss" || name === "reduction") && name !== OURS[this.name]);
     const options = asked.flatMap(({ option, argument }) => {

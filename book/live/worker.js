@@ -6,6 +6,8 @@ const started = load();
 const [LEAST, MOST] = [60, 120];
 
 let trainer;
+// The data that was loaded last.
+let cache;
 let isRunning = false;
 /** Steps to take before listening again. */
 let steps = 1;
@@ -45,12 +47,13 @@ async function run() {
 
 onmessage = async ({ data }) => {
   try {
-    const { Trainer } = await started;
+    const { DataCache, Training } = await started;
     switch (data.kind) {
       case "start":
         trainer?.free();
         trainer = undefined;
-        trainer = new Trainer(data.name, data.args);
+        cache ??= new DataCache();
+        trainer = new Training(data.name, data.args, cache);
         steps = 1;
         await run();
         break;

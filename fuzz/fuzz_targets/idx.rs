@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| candle_losses::fuzzing::idx(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::idx_file(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| candle_losses::fuzzing::table(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::table_file(bytes));

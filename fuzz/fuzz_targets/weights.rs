@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| candle_losses::fuzzing::weights(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::weights_file(bytes));

@@ -1,13 +1,15 @@
-use super::table::{Encoding, Reading, Roles, Table, Target};
-use super::{Split, told};
-use anyhow::ensure;
-use candle_core::{Device, Result};
+use super::{Draw, TensorDataset, TrainTestSplit, generator};
+use candle_core::{Device, Error, Result, Tensor, bail};
+use rand::seq::SliceRandom;
 
-/// 506 districts of Boston in 1970, 13 features each, with the median house price in 1,000 dollars as target, (N, 1).
+const ROWS: usize = 506;
+const FEATURES: usize = 13;
+
+/// Boston housing: 506 districts in 1970, 13 features, (N, 13), with the median price in 1,000 dollars as target, (N, 1).
 ///
-/// `test_fraction` of the rows, chosen by the seed, are held out; with 0 all are trained on, in file order. The features are
+/// `test_fraction` of the rows, chosen by the seed, are held out; with 0 all rows are trained on, in file order. The features are
 /// standardized with the mean and the population standard deviation of the training part. (Harrison & Rubinfeld 1978,
-/// StatLib; see `assets/README.md` for why it is here to compare losses on, and for nothing else.)
+/// StatLib; `assets/README.md` explains why this data set is used to compare losses, and for nothing else.)
 ///
 /// ```
 /// let data = candle_losses::data::boston_housing(0.2, 42, &candle_core::Device::Cpu)?;
@@ -16,37 +18,67 @@ use candle_core::{Device, Result};
 /// ```
 ///
 /// # Errors
-/// If `test_fraction` is not in [0, 1).
-pub fn boston_housing(test_fraction: f64, seed: u64, device: &Device) -> Result<Split> {
-    let csv = include_bytes!("../../assets/boston_housing.csv");
-    let split = || {
-        ensure!((0.0..1.0).contains(&test_fraction), "the test fraction is {test_fraction} but must be in [0, 1)");
-        let table = Table::read("the bundled Boston housing data", csv.as_slice(), &Reading::default())?;
-        ensure!(table.len() == 506, "the bundled Boston housing data has {} rows, not 506", table.len());
-        let plan = table.plan("MEDV", Some(Target::Number), &Roles::default())?;
-        let (train, test) = plan.split(&table, &plan.rows, test_fraction, seed);
-        let mut encoding = Encoding::learn(&table, &plan, &train, "mse")?;
-        // The prices as they are.
-        encoding.scale = (0.0, 1.0);
-        let samples = |rows: &[usize]| anyhow::Ok(encoding.samples(&table, rows, device)?.0);
-        Ok(Split { train: samples(&train)?, test: samples(&test)? })
+/// If `test_fraction` is not in [0, 1), or leaves no row to train on.
+pub fn boston_housing(test_fraction: f64, seed: u64, device: &Device) -> Result<TrainTestSplit> {
+    if !(0.0..1.0).contains(&test_fraction) {
+        bail!("boston_housing: the test fraction is {test_fraction} but must be in [0, 1)")
+    }
+    let rows = rows()?;
+    let mut order = (0..ROWS).collect::<Vec<_>>();
+    order.shuffle(&mut generator(seed, Draw::Split));
+    let mut is_held_out = [false; ROWS];
+    order[..(ROWS as f64 * test_fraction).round() as usize].iter().for_each(|&row| is_held_out[row] = true);
+    let (test, train): (Vec<_>, Vec<_>) = rows.iter().zip(is_held_out).partition(|(_, held_out)| *held_out);
+
+    if train.is_empty() {
+        bail!("boston_housing: a test fraction of {test_fraction} leaves no row to train on")
+    }
+    let mean =
+        |i: usize, f: &dyn Fn(f64) -> f64| train.iter().map(|(row, _)| f(row[i])).sum::<f64>() / train.len() as f64;
+    let scales = (0..FEATURES).map(|i| {
+        let center = mean(i, &|x| x);
+        // A feature that is constant says nothing; its mean may be rounded.
+        let is_constant = train.iter().all(|(row, _)| row[i] == train[0].0[i]);
+        let deviation = mean(i, &|x| (x - center).powi(2)).sqrt();
+        (center, if is_constant { f64::INFINITY } else { deviation })
+    });
+    let scales = scales.collect::<Vec<_>>();
+    let dataset = |part: &[(&[f64; FEATURES + 1], bool)]| {
+        let features = part.iter().flat_map(|(row, _)| {
+            row.iter().zip(&scales).map(|(x, (center, deviation))| ((x - center) / deviation) as f32)
+        });
+        let features = Tensor::from_vec(features.collect::<Vec<_>>(), (part.len(), FEATURES), device)?;
+        let prices = part.iter().map(|(row, _)| row[FEATURES] as f32).collect::<Vec<_>>();
+        TensorDataset::new(features, Tensor::from_vec(prices, (part.len(), 1), device)?)
     };
-    told(split())
+    Ok(TrainTestSplit { train: dataset(&train)?, test: dataset(&test)? })
+}
+
+/// The features of each row, and the price.
+fn rows() -> Result<Vec<[f64; FEATURES + 1]>> {
+    let csv = include_str!("../../assets/boston_housing.csv");
+    let rows = csv.lines().skip(1).map(|line| {
+        let numbers =
+            line.split(',').map(|number| number.parse().map_err(Error::wrap)).collect::<Result<Vec<f64>>>()?;
+        numbers.try_into().map_err(|_| Error::msg(format!("the bundled Boston housing data is damaged: {line}")))
+    });
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    if rows.len() != ROWS {
+        bail!("the bundled Boston housing data has {} rows, not {ROWS}", rows.len())
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Samples;
 
-    const FEATURES: usize = 13;
-
-    fn load(test_fraction: f64, seed: u64) -> (Samples, Samples) {
-        let Split { train, test } = boston_housing(test_fraction, seed, &Device::Cpu).unwrap();
+    fn load(test_fraction: f64, seed: u64) -> (TensorDataset, TensorDataset) {
+        let TrainTestSplit { train, test } = boston_housing(test_fraction, seed, &Device::Cpu).unwrap();
         (train, test)
     }
 
-    fn prices(samples: &Samples) -> Vec<f32> {
+    fn prices(samples: &TensorDataset) -> Vec<f32> {
         samples.targets().flatten_all().unwrap().to_vec1().unwrap()
     }
 
@@ -89,7 +121,7 @@ mod tests {
 
     #[test]
     fn refuses_a_fraction_outside_0_to_1() {
-        for fraction in [-0.1, 1.0, f64::NAN] {
+        for fraction in [-0.1, 0.9999, 1.0, 1.5, f64::NAN] {
             let error = boston_housing(fraction, 1, &Device::Cpu).unwrap_err().to_string();
             assert!(error.contains("test fraction"), "{error}");
         }

@@ -1,8 +1,9 @@
-use super::{Images, Split, told};
+use super::{Images, TrainTestSplit};
 use crate::kernel::parallel::in_parallel;
-use anyhow::{Result, ensure};
-use candle_core::Device;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use candle_core::{Device, Error, Result, bail};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use std::io::Read;
 
 const SMALL: usize = 8;
 const SIDE: usize = 28;
@@ -16,7 +17,8 @@ const ROTATION: f32 = 10.0 * std::f32::consts::PI / 180.0;
 const SCALE: std::ops::Range<f32> = 0.8..1.0;
 const SHIFT: f32 = 2.0;
 
-/// The bundled digits as 28×28 images with the digit as target: 60,000 to train on and 10,000 held out, always the same.
+/// The bundled digits: 60,000 training and 10,000 test images, always the same. Batches are `f32` (N, 28, 28) in [0, 1], and
+/// targets `u32` (N).
 ///
 /// They are made of 1,797 handwritten originals of 8×8 pixels (Alpaydin & Kaynak 1998, UCI, CC BY 4.0), enlarged, turned,
 /// scaled and shifted a little. No original is in both parts.
@@ -28,15 +30,20 @@ const SHIFT: f32 = 2.0;
 /// ```
 ///
 /// # Errors
-/// Those of the device.
-pub fn digits(device: &Device) -> candle_core::Result<Split> {
-    let (train, test) = told(load())?;
-    Ok(Split { train: train.into_samples(&[SIDE, SIDE], device)?, test: test.into_samples(&[SIDE, SIDE], device)? })
+/// If a tensor can't be created on `device`.
+pub fn digits(device: &Device) -> Result<TrainTestSplit> {
+    let (train, test) = load()?;
+    Ok(TrainTestSplit {
+        train: train.into_samples(&[SIDE, SIDE], device)?,
+        test: test.into_samples(&[SIDE, SIDE], device)?,
+    })
 }
 
 fn load() -> Result<(Images, Images)> {
     let originals = originals()?;
-    ensure!(originals.len() == 1797, "the bundled digits are {}, not 1797", originals.len());
+    if originals.len() != 1797 {
+        bail!("the bundled file has {} digits, not 1797", originals.len())
+    }
     let (train, test) = originals.split_at(TRAIN_ORIGINALS);
     Ok((jittered(train, TRAIN, 0), jittered(test, TEST, 1)))
 }
@@ -48,22 +55,23 @@ struct Original {
 
 fn originals() -> Result<Vec<Original>> {
     let packed = include_bytes!("../../assets/digits.csv.gz");
-    let mut csv =
-        csv::ReaderBuilder::new().has_headers(false).from_reader(flate2::read::GzDecoder::new(packed.as_slice()));
-    let mut originals = Vec::new();
-    for record in csv.records() {
-        let numbers = record?.iter().map(str::parse).collect::<Result<Vec<u8>, _>>()?;
-        ensure!(numbers.len() == SMALL * SMALL + 1 && numbers[SMALL * SMALL] < 10, "the bundled digits are damaged");
+    let mut csv = String::new();
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut csv)?;
+    let originals = csv.lines().map(|line| {
+        let numbers = line.split(',').map(|number| number.parse().map_err(Error::wrap)).collect::<Result<Vec<u8>>>()?;
+        if numbers.len() != SMALL * SMALL + 1 || numbers[SMALL * SMALL] >= 10 {
+            bail!("the bundled digits are damaged: {line}")
+        }
         let pixels = std::array::from_fn(|i| f32::from(numbers[i]) * (255.0 / 16.0));
-        originals.push(Original { pixels, digit: numbers[SMALL * SMALL] });
-    }
-    Ok(originals)
+        Ok(Original { pixels, digit: numbers[SMALL * SMALL] })
+    });
+    originals.collect()
 }
 
 /// `count` images, each original's turn coming round and round. The draws depend on `seed` and the image's number only.
 fn jittered(originals: &[Original], count: usize, seed: u64) -> Images {
     let mut pixels = vec![0; count * SIDE * SIDE];
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let images = pixels.chunks_exact_mut(SIDE * SIDE).zip(originals.iter().cycle());
     let draws = images.map(|(image, original)| {
         let angle = rng.random_range(-ROTATION..ROTATION);

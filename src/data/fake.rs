@@ -1,9 +1,10 @@
-use super::{Draw, Images, Split, generator};
+use super::{Draw, Images, TrainTestSplit, generator};
 use candle_core::{Device, Result, bail};
-use rand::{Rng, RngCore, rngs::StdRng};
+use rand::{Rng, RngCore};
+use rand_chacha::ChaCha12Rng;
 
 const TRAIN: usize = 15_000;
-/// A fifth more.
+/// The number of test images: a fifth of the training images.
 const TEST: usize = TRAIN / 5;
 const SIDE: usize = 28;
 const CHANNELS: usize = 3;
@@ -13,9 +14,9 @@ const SQUARE: usize = 7;
 
 /// Noise images of 3×28×28 in two classes, with the class, 0 or 1, as target: 15,000 to train on and 3,000 held out.
 ///
-/// Each pixel is noise, uniform over 0 to 255, as `torchvision.datasets.FakeData` comes out once its images are bytes.
-/// Under the noise lies a chequerboard of 7×7 squares, brighter by `signal` (a share of a pixel's range) where the other
-/// class has it darker. Noise alone, as in the tutorial, can't be learned: nothing in it depends on the class.
+/// Each pixel is uniform noise from 0 to 255, like the images of `torchvision.datasets.FakeData` after conversion to bytes.
+/// A checkerboard of 7×7 squares is added, with bright and dark squares swapped between the classes; `signal` is its
+/// amplitude, as a fraction of the range of a pixel. With a `signal` of 0 nothing depends on the class, so nothing can be learned.
 ///
 /// ```
 /// let data = candle_losses::data::fake_images(0.02, 42, &candle_core::Device::Cpu)?;
@@ -25,16 +26,16 @@ const SQUARE: usize = 7;
 ///
 /// # Errors
 /// If `signal` is not in [0, 1].
-pub fn fake_images(signal: f32, seed: u64, device: &Device) -> Result<Split> {
+pub fn fake_images(signal: f32, seed: u64, device: &Device) -> Result<TrainTestSplit> {
     if !(0.0..=1.0).contains(&signal) {
         bail!("fake_images: signal is {signal} but must be in [0, 1]")
     }
     let mut rng = generator(seed, Draw::FakeImages);
     let mut part = |count| images(count, signal, &mut rng).into_samples(&[CHANNELS, SIDE, SIDE], device);
-    Ok(Split { train: part(TRAIN)?, test: part(TEST)? })
+    Ok(TrainTestSplit { train: part(TRAIN)?, test: part(TEST)? })
 }
 
-fn images(count: usize, signal: f32, rng: &mut StdRng) -> Images {
+fn images(count: usize, signal: f32, rng: &mut ChaCha12Rng) -> Images {
     let labels = (0..count).map(|_| rng.random_range(0..2)).collect::<Vec<u8>>();
     let mut pixels = vec![0; count * PIXELS];
     rng.fill_bytes(&mut pixels);
@@ -59,13 +60,13 @@ fn images(count: usize, signal: f32, rng: &mut StdRng) -> Images {
 mod tests {
     use super::*;
 
-    fn both(signal: f32) -> Split {
+    fn both(signal: f32) -> TrainTestSplit {
         fake_images(signal, 42, &Device::Cpu).unwrap()
     }
 
     #[test]
     fn two_classes_of_noise() -> Result<()> {
-        let Split { train, test } = both(0.0);
+        let TrainTestSplit { train, test } = both(0.0);
         assert_eq!((train.len(), test.len(), train.features()), (15_000, 3_000, 2352));
         let labels = train.targets().to_vec1::<u32>()?;
         let ones = labels.iter().filter(|&&label| label == 1).count();

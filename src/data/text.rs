@@ -1,9 +1,9 @@
-use super::{Samples, Split};
+use super::{TensorDataset, TrainTestSplit};
 use candle_core::{Device, Error, Result, Tensor, bail};
 use std::collections::HashMap;
 use std::io::Read;
 
-/// What a text is cut into.
+/// The unit that a text is split into.
 ///
 /// ```
 /// use candle_losses::data::Piece;
@@ -11,17 +11,18 @@ use std::io::Read;
 /// assert_ne!(Piece::Character, Piece::Word);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Piece {
-    /// Letters, signs, and a blank between words.
+    /// Letters, punctuation, and one space between words.
     Character,
-    /// Words in small letters, and signs for themselves.
+    /// Lowercase words, with each punctuation mark as its own piece.
     Word,
 }
 
 /// The Constitution of the United States with its amendments, to predict what comes next: the inputs are `context` pieces
 /// that follow each other, `u32` of shape (N, context), the target is the piece after them. The last tenth is held out.
 ///
-/// Pieces are numbered by how frequent they are, 0 the most frequent; the second result has them in this order. (Public
+/// Pieces are numbered by their frequency, 0 the most frequent; the second result is the vocabulary in this order. (Public
 /// domain; see `assets/README.md`.)
 ///
 /// ```
@@ -37,8 +38,8 @@ pub enum Piece {
 /// ```
 ///
 /// # Errors
-/// If `context` is 0 or longer than the text.
-pub fn constitution(piece: Piece, context: usize, device: &Device) -> Result<(Split, Vec<String>)> {
+/// If `context` is 0 or more than a tenth of the number of pieces in the text.
+pub fn constitution(piece: Piece, context: usize, device: &Device) -> Result<(TrainTestSplit, Vec<String>)> {
     let packed = include_bytes!("../../assets/constitution.txt.gz");
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).map_err(Error::wrap)?;
@@ -47,7 +48,7 @@ pub fn constitution(piece: Piece, context: usize, device: &Device) -> Result<(Sp
         Piece::Word => words(&text),
     };
     if context == 0 || 10 * context > pieces.len() {
-        bail!("constitution: a context of {context} for a text of {} pieces must be 1 to a tenth of them", pieces.len())
+        bail!("constitution: context is {context} but must be from 1 to {}", pieces.len() / 10)
     }
     let mut counts = HashMap::new();
     for piece in &pieces {
@@ -63,10 +64,10 @@ pub fn constitution(piece: Piece, context: usize, device: &Device) -> Result<(Sp
         let windows = numbered.windows(context + 1);
         let (count, next) = (windows.len(), numbered[context..].to_vec());
         let inputs = windows.flat_map(|window| window[..context].iter().copied()).collect::<Vec<_>>();
-        Samples::new(Tensor::from_vec(inputs, (count, context), device)?, Tensor::from_vec(next, count, device)?)
+        TensorDataset::new(Tensor::from_vec(inputs, (count, context), device)?, Tensor::from_vec(next, count, device)?)
     };
     let (train, test) = numbered.split_at(numbered.len() / 10 * 9);
-    Ok((Split { train: samples(train)?, test: samples(test)? }, vocabulary))
+    Ok((TrainTestSplit { train: samples(train)?, test: samples(test)? }, vocabulary))
 }
 
 fn characters(text: &str) -> Vec<String> {

@@ -159,8 +159,8 @@ impl Adam {
     }
 
     /// The running means of each variable's gradient and of its square, flattened, in the order of the variables: with the
-    /// number of [`steps`](Self::steps) and the variables themselves, all that it takes to [go on](Self::set_moments) later.
-    pub fn moments(&self) -> Result<Vec<(Tensor, Tensor)>> {
+    /// number of [`steps`](Self::steps) and the variables themselves, what [`load_state`](Self::load_state) continues from.
+    pub fn state(&self) -> Result<Vec<(Tensor, Tensor)>> {
         let moments = self.variables.iter().map(|(_, moments)| match moments {
             Moments::InPlace(moments) => {
                 let (mean, square) = &*moments.borrow();
@@ -171,7 +171,7 @@ impl Adam {
         moments.collect()
     }
 
-    /// Goes on from where an optimizer of variables of the same shapes was after so many steps.
+    /// Continues from the [`state`](Self::state) of an optimizer of variables of the same shapes after `steps` steps.
     ///
     /// ```
     /// use candle_core::{Device, Var};
@@ -183,14 +183,14 @@ impl Adam {
     /// adam.backward_step(&x.sqr()?.sum_all()?)?;
     ///
     /// let mut other = Adam::new(vec![x.clone()], ParamsAdam::default())?;
-    /// other.set_moments(adam.steps(), &adam.moments()?)?;
+    /// other.load_state(adam.steps(), &adam.state()?)?;
     /// other.backward_step(&x.sqr()?.sum_all()?)?; // as `adam` would have
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     ///
     /// # Errors
     /// If there are not as many moments as variables, or of other sizes.
-    pub fn set_moments(&mut self, steps: usize, moments: &[(Tensor, Tensor)]) -> Result<()> {
+    pub fn load_state(&mut self, steps: usize, moments: &[(Tensor, Tensor)]) -> Result<()> {
         let sizes = moments.iter().map(|(mean, square)| [mean.elem_count(), square.elem_count()]);
         let own = self.variables.iter().map(|(var, _)| [var.elem_count(); 2]);
         if !sizes.eq(own) {
@@ -329,7 +329,7 @@ mod tests {
             let hidden = input.matmul(&weight)?.matmul(&weight)?;
             let grads = hidden.sqr()?.sum_all()?.backward()?;
             adam.step(&grads)?;
-            for (mean, square) in adam.moments()? {
+            for (mean, square) in adam.state()? {
                 assert!(!mean.track_op() && !square.track_op());
             }
             assert_eq!(weight.sorted_nodes().len(), 1);

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, TensorId, Var, bail};
 /// that they had: `g · min(1, max_norm / (‖g‖ + 1e-6))`, where `‖g‖` is the Euclidean norm over every element of every
 /// gradient. A variable without a gradient is passed over.
 ///
-/// Call it between `backward` and the optimizer's `step`. [`Training`](crate::Training) does it with `clip_norm`.
+/// Call it between `backward` and the optimizer's `step`. [`Trainer`](crate::Trainer) does it with `clip_norm`.
 /// Gradients that are not finite become NaN, or 0 where one of them is infinite, as in PyTorch: look at the norm.
 ///
 /// Source: Pascanu, Mikolov & Bengio, [On the difficulty of training recurrent neural

@@ -6,12 +6,13 @@ use candle_nn::{Init, VarBuilder};
 /// What follows the last linear layer.
 ///
 /// ```
-/// use candle_losses::Activation;
+/// use candle_losses::OutputActivation;
 ///
-/// assert_eq!(Activation::default(), Activation::Linear);
+/// assert_eq!(OutputActivation::default(), OutputActivation::Linear);
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Activation {
+#[non_exhaustive]
+pub enum OutputActivation {
     /// Nothing: the outputs are logits, scores or real numbers.
     #[default]
     Linear,
@@ -40,16 +41,16 @@ const IMAGES: [usize; 3] = [28 * 28, 3 * 28 * 28, 3 * 32 * 32];
 ///
 /// ```
 /// use candle_core::{DType, Device, Module, Tensor};
-/// use candle_losses::{Activation, Parameters, mlp};
+/// use candle_losses::{OutputActivation, Parameters, mlp};
 ///
 /// let parameters = Parameters::seeded(42);
-/// let model = mlp(&[784, 64, 32, 10], Activation::LogSoftmax, parameters.builder(DType::F32, &Device::Cpu))?;
+/// let model = mlp(&[784, 64, 32, 10], OutputActivation::LogSoftmax, parameters.var_builder(DType::F32, &Device::Cpu))?;
 /// let images = Tensor::zeros((5, 28, 28), DType::F32, &Device::Cpu)?;
 /// assert_eq!(model.forward(&images)?.dims(), [5, 10]);
-/// assert_eq!(parameters.pp("layers.1.weight").vars()[0].dims(), [64, 784]);
+/// assert_eq!(parameters.pp("layers.1.weight").trainable_vars()[0].dims(), [64, 784]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-pub fn mlp(widths: &[usize], last: Activation, vb: VarBuilder) -> Result<Mlp> {
+pub fn mlp(widths: &[usize], last: OutputActivation, vb: VarBuilder) -> Result<Mlp> {
     if widths.len() < 2 || widths.contains(&0) {
         bail!("mlp: widths are {widths:?} but need two or more, none of them 0: inputs, hidden layers, outputs")
     }
@@ -69,7 +70,7 @@ pub fn mlp(widths: &[usize], last: Activation, vb: VarBuilder) -> Result<Mlp> {
 pub struct Mlp {
     /// Weight and bias of each layer.
     layers: Vec<(Tensor, Tensor)>,
-    last: Activation,
+    last: OutputActivation,
 }
 
 impl Module for Mlp {
@@ -81,10 +82,10 @@ impl Module for Mlp {
             x = linear(&x, weight, bias, is_hidden)?;
         }
         match self.last {
-            Activation::Linear => Ok(x),
-            Activation::LogSoftmax => log_softmax(&x, 1),
-            Activation::Sigmoid => candle_nn::ops::sigmoid(&x),
-            Activation::Tanh => x.tanh(),
+            OutputActivation::Linear => Ok(x),
+            OutputActivation::LogSoftmax => log_softmax(&x, 1),
+            OutputActivation::Sigmoid => candle_nn::ops::sigmoid(&x),
+            OutputActivation::Tanh => x.tanh(),
         }
     }
 }
@@ -95,9 +96,9 @@ mod tests {
     use crate::Parameters;
     use candle_core::{DType, Device};
 
-    fn build(widths: &[usize], last: Activation, seed: u64) -> (Parameters, Mlp) {
+    fn build(widths: &[usize], last: OutputActivation, seed: u64) -> (Parameters, Mlp) {
         let parameters = Parameters::seeded(seed);
-        let model = mlp(widths, last, parameters.builder(DType::F32, &Device::Cpu)).unwrap();
+        let model = mlp(widths, last, parameters.var_builder(DType::F32, &Device::Cpu)).unwrap();
         (parameters, model)
     }
 
@@ -117,7 +118,7 @@ mod tests {
             (format!("layers.{}.{rest}", layer.parse::<usize>().unwrap() - 1), tensor)
         });
         let vb = VarBuilder::from_tensors(renamed.collect(), DType::F32, &Device::Cpu);
-        let model = mlp(&[12, 5, 4, 3], Activation::LogSoftmax, vb)?;
+        let model = mlp(&[12, 5, 4, 3], OutputActivation::LogSoftmax, vb)?;
         let pytorch = golden("mlp_outputs.safetensors")?;
         let expected = pytorch["output"].flatten_all()?.to_vec1::<f32>()?;
         for (found, expected) in outputs(&model, &pytorch["input"]).iter().zip(&expected) {
@@ -129,8 +130,8 @@ mod tests {
     #[test]
     fn names_and_shapes_are_those_of_the_tutorials_models() {
         for (widths, first) in [([784, 64, 32, 10], 1), ([2352, 64, 32, 1], 1), ([13, 64, 32, 1], 0)] {
-            let (parameters, _) = build(&widths, Activation::Linear, 1);
-            let found = parameters.named().into_iter().map(|(name, var)| (name, var.dims().to_vec()));
+            let (parameters, _) = build(&widths, OutputActivation::Linear, 1);
+            let found = parameters.named_vars().into_iter().map(|(name, var)| (name, var.dims().to_vec()));
             let expected = (0..3).flat_map(|i| {
                 let at = first + 2 * i;
                 [
@@ -144,10 +145,10 @@ mod tests {
 
     #[test]
     fn weights_are_drawn_as_pytorchs_linear_draws_them() -> Result<()> {
-        let (parameters, _) = build(&[100, 200, 50], Activation::Linear, 3);
+        let (parameters, _) = build(&[100, 200, 50], OutputActivation::Linear, 3);
         for (layer, fan_in) in [("layers.0", 100f32), ("layers.2", 200.0)] {
             let bound = 1.0 / fan_in.sqrt();
-            let values = |name: &str| parameters.pp(layer).pp(name).vars()[0].flatten_all()?.to_vec1::<f32>();
+            let values = |name: &str| parameters.pp(layer).pp(name).trainable_vars()[0].flatten_all()?.to_vec1::<f32>();
             let (weights, bias) = (values("weight")?, values("bias")?);
             assert!(weights.iter().chain(&bias).all(|w| w.abs() <= bound));
             let square = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;
@@ -160,13 +161,13 @@ mod tests {
     fn each_last_layer_is_what_it_says() -> Result<()> {
         let input = Tensor::rand(-1f32, 1.0, (4, 6), &Device::Cpu)?;
         let output = |last| outputs(&build(&[6, 3], last, 5).1, &input);
-        let linear = output(Activation::Linear);
+        let linear = output(OutputActivation::Linear);
         for (i, x) in linear.iter().enumerate() {
-            assert!((output(Activation::Sigmoid)[i] - 1.0 / (1.0 + (-x).exp())).abs() < 1e-6);
-            assert!((output(Activation::Tanh)[i] - x.tanh()).abs() < 1e-6);
+            assert!((output(OutputActivation::Sigmoid)[i] - 1.0 / (1.0 + (-x).exp())).abs() < 1e-6);
+            assert!((output(OutputActivation::Tanh)[i] - x.tanh()).abs() < 1e-6);
             let row = &linear[i / 3 * 3..][..3];
             let log_sum = row.iter().map(|x| x.exp()).sum::<f32>().ln();
-            assert!((output(Activation::LogSoftmax)[i] - (x - log_sum)).abs() < 1e-6);
+            assert!((output(OutputActivation::LogSoftmax)[i] - (x - log_sum)).abs() < 1e-6);
         }
         Ok(())
     }
@@ -174,9 +175,9 @@ mod tests {
     #[test]
     fn computes_in_the_builders_dtype() -> Result<()> {
         let parameters = Parameters::seeded(5);
-        let model = mlp(&[6, 4, 3], Activation::Linear, parameters.builder(DType::F64, &Device::Cpu))?;
+        let model = mlp(&[6, 4, 3], OutputActivation::Linear, parameters.var_builder(DType::F64, &Device::Cpu))?;
         let input = Tensor::rand(-1f64, 1.0, (4, 6), &Device::Cpu)?;
-        let (double, single) = (model.forward(&input)?, build(&[6, 4, 3], Activation::Linear, 5).1);
+        let (double, single) = (model.forward(&input)?, build(&[6, 4, 3], OutputActivation::Linear, 5).1);
         assert_eq!(double.dtype(), DType::F64);
         let double = double.flatten_all()?.to_vec1::<f64>()?;
         for (single, double) in outputs(&single, &input.to_dtype(DType::F32)?).iter().zip(double) {
@@ -188,8 +189,8 @@ mod tests {
     #[test]
     fn refuses_widths_that_make_no_layer() {
         for widths in [&[][..], &[3], &[3, 0, 1]] {
-            let vb = Parameters::seeded(1).builder(DType::F32, &Device::Cpu);
-            assert!(mlp(widths, Activation::Linear, vb).unwrap_err().to_string().contains("widths"));
+            let vb = Parameters::seeded(1).var_builder(DType::F32, &Device::Cpu);
+            assert!(mlp(widths, OutputActivation::Linear, vb).unwrap_err().to_string().contains("widths"));
         }
     }
 }

@@ -10,5 +10,5 @@ mod parameters;
 pub use adam::{Adam, ParamsAdam};
 pub(crate) use clip::clip;
 pub use clip::clip_grad_norm;
-pub use mlp::{Activation, Mlp, mlp};
+pub use mlp::{Mlp, OutputActivation, mlp};
 pub use parameters::Parameters;

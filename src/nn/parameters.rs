@@ -2,37 +2,37 @@ use candle_core::{DType, Device, Error, Result, Shape, Tensor, Var, bail};
 use candle_nn::init::NormalOrUniform;
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
 use rand_distr::{Distribution, StandardNormal};
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The named parameters of a model, drawn from a seed: what a `candle_nn::VarMap` is, with reproducible numbers.
+/// The named parameters of a model: like `candle_nn::VarMap`, but initialized reproducibly from a seed.
 ///
-/// A model takes its parameters from [`builder`](Self::builder), any model on a `candle_nn::VarBuilder` does. Each is drawn
-/// when it is first asked for, as the layer's `Init` says, from the seed, its name and its shape: so the numbers are the
-/// same on every device, in every dtype but for rounding, and in whatever order the layers ask. candle can't seed its own
-/// generator on the CPU.
+/// A model gets its parameters from [`var_builder`](Self::var_builder), like any model built on `candle_nn::VarBuilder`.
+/// Each parameter is initialized on first use by the layer's `Init`, from the seed, its name and its shape. The values do not
+/// depend on the device, on the dtype (except for rounding) or on the order of the layers. Candle's CPU generator can't be
+/// seeded.
 ///
-/// [`pp`](Self::pp) is the part of them under a name, as of a `VarBuilder`: to freeze, save or load it alone. Clones are
-/// the same parameters.
+/// [`pp`](Self::pp) selects the parameters under a prefix, to freeze, save or load them alone. Clones share the parameters.
 ///
 /// ```
 /// use candle_core::{DType, Device, Module, Tensor};
 /// use candle_losses::Parameters;
 ///
 /// let parameters = Parameters::seeded(42);
-/// let vb = parameters.builder(DType::F32, &Device::Cpu);
+/// let vb = parameters.var_builder(DType::F32, &Device::Cpu);
 /// let encoder = candle_nn::linear(4, 3, vb.pp("encoder"))?;
 /// let head = candle_nn::linear(3, 2, vb.pp("head"))?;
 /// assert_eq!(head.forward(&encoder.forward(&Tensor::ones((1, 4), DType::F32, &Device::Cpu)?)?)?.dims(), [1, 2]);
-/// let names = parameters.named().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+/// let names = parameters.named_vars().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
 /// assert_eq!(names, ["encoder.bias", "encoder.weight", "head.bias", "head.weight"]);
 ///
 /// parameters.pp("encoder").freeze();
-/// assert_eq!(parameters.vars().len(), 2); // what an optimizer is given: the head's
+/// assert_eq!(parameters.trainable_vars().len(), 2); // what an optimizer is given: the head's
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 #[derive(Clone)]
@@ -72,58 +72,57 @@ fn is_under(prefix: &str, name: &str) -> bool {
 }
 
 impl Parameters {
-    /// None yet; they will be drawn from `seed`.
+    /// Creates an empty set of parameters, which are initialized from `seed`.
     pub fn seeded(seed: u64) -> Self {
         Self { shared: Arc::new(Shared { seed, state: Mutex::default() }), prefix: String::new() }
     }
 
-    /// What a model takes its parameters from, under this part's name, in `dtype` and on `device`.
+    /// Returns a `VarBuilder` for this part, in `dtype` and on `device`.
     ///
-    /// A name that was asked for before gives the same parameter again; to ask for it in another shape, dtype or on
-    /// another device is an error.
-    pub fn builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+    /// A repeated name returns the same parameter; a repeated name with another shape, dtype or device is an error.
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         let builder = VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone());
         if self.prefix.is_empty() { builder } else { builder.set_prefix(&self.prefix) }
     }
 
-    /// The part under `name`: `parameters.pp("encoder").pp("0")` has those named `encoder.0` and `encoder.0.…`.
+    /// Returns the parameters under `name`: `pp("encoder").pp("0")` selects `encoder.0` and every `encoder.0.…`.
     pub fn pp(&self, name: impl ToString) -> Self {
         let name = name.to_string();
         let prefix = if self.prefix.is_empty() { name } else { format!("{}.{name}", self.prefix) };
         Self { prefix, ..self.clone() }
     }
 
-    /// All of this part with their full names, in the order of these.
-    pub fn named(&self) -> Vec<(String, Var)> {
+    /// Returns the variables of this part with their full names, sorted by name.
+    pub fn named_vars(&self) -> Vec<(String, Var)> {
         let state = self.state();
         let named = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name));
         named.map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
-    /// Those of this part that are to be trained, for an optimizer, in the order of their names: all that are not frozen, but
-    /// not the running statistics of a `BatchNorm`.
-    pub fn vars(&self) -> Vec<Var> {
+    /// Returns the variables of this part for an optimizer, sorted by name: all that are not frozen, except the running
+    /// statistics of a `BatchNorm`.
+    pub fn trainable_vars(&self) -> Vec<Var> {
         let state = self.state();
         let is_trained = |name: &str| !state.is_frozen(name) && !state.detached.contains(name) && !is_statistic(name);
         let trained = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name) && is_trained(name));
         trained.map(|(_, var)| var.clone()).collect()
     }
 
-    /// Keeps this part as it is: [`vars`](Self::vars) leaves it out. A model that is built afterwards does not even compute
-    /// its gradient, which saves the time and keeps it out of the norm that `Training` clips: so freeze first, then build.
+    /// Freezes this part: [`trainable_vars`](Self::trainable_vars) leaves it out. A model built afterwards computes no gradient
+    /// for it, which saves time and keeps it out of the norm that `Trainer` clips. Freeze before building the model.
     pub fn freeze(&self) {
         self.state().frozen.push((self.prefix.clone(), true));
     }
 
-    /// Takes [`freeze`](Self::freeze) back for this part. A model that was built meanwhile has no gradient of it: build it
-    /// again, until when [`vars`](Self::vars) goes on to leave it out.
+    /// Unfreezes this part. A model built while it was frozen has no gradient for it, and
+    /// [`trainable_vars`](Self::trainable_vars) leaves it out until the model is built again.
     pub fn unfreeze(&self) {
         self.state().frozen.push((self.prefix.clone(), false));
     }
 
-    /// Whether each is a number, and not infinite. On a GPU the host waits for it.
+    /// Returns whether every value of this part is finite. On a GPU the host waits for the values.
     pub fn are_finite(&self) -> Result<bool> {
-        for (_, var) in self.named() {
+        for (_, var) in self.named_vars() {
             let values = var.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             if !values.iter().all(|value| value.is_finite()) {
                 return Ok(false);
@@ -157,19 +156,19 @@ impl Parameters {
         })
     }
 
-    /// What [`save`](Self::save) writes, with `metadata` of one's own.
+    /// Returns the bytes that [`save`](Self::save) writes, with optional `metadata`.
     pub fn to_safetensors(&self, metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
-        let tensors = self.named().into_iter().map(|(name, var)| (name, var.as_tensor().clone()));
+        let tensors = self.named_vars().into_iter().map(|(name, var)| (name, var.as_tensor().clone()));
         Ok(safetensors::serialize(tensors, metadata)?)
     }
 
-    /// Sets this part to what a safetensors file holds under its names, in floats of any kind. Build the model first.
+    /// Loads this part from a safetensors file, from any float dtype. Build the model first.
     ///
     /// For all the parameters the file must hold exactly their names; for a part, exactly those under its name, whatever
-    /// else it holds. What PyTorch's `BatchNorm` counts, `num_batches_tracked`, is passed over.
+    /// else it holds. PyTorch's `num_batches_tracked` is ignored.
     ///
     /// # Errors
-    /// If the file can't be read, if a name is missing, is one too many or has another shape; nothing is changed then.
+    /// If the file can't be read, or a name is missing, unexpected or of another shape. Nothing is changed then.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let load = || self.load_safetensors(&std::fs::read(path)?);
@@ -180,20 +179,20 @@ impl Parameters {
     pub fn load_safetensors(&self, bytes: &[u8]) -> Result<()> {
         let file = SafeTensors::deserialize(bytes);
         let file =
-            file.map_err(|error| Error::msg(format!("it is no safetensors file, or not all of one: {error}")))?;
+            file.map_err(|error| Error::msg(format!("it is not a safetensors file, or a truncated one: {error}")))?;
         let mut stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         // The names from the header: candle leaves out what it has no dtype for.
         let names = file.names().into_iter().filter(|name| is_under(&self.prefix, name));
         let names = names.filter(|name| !name.ends_with(".num_batches_tracked")).map(str::to_owned);
         let mut left_over = names.collect::<BTreeSet<_>>();
-        let own = self.named();
+        let own = self.named_vars();
         if own.is_empty() {
             bail!("there is no parameter{} yet to load: build the model first", self.of_this_part())
         }
         let mut loaded = Vec::new();
         for (name, var) in own {
             left_over.remove(&name);
-            let Some(tensor) = stored.remove(&name) else { bail!("there is no {name}") };
+            let Some(tensor) = stored.remove(&name) else { bail!("the file has no tensor {name}") };
             if tensor.dims() != var.dims() || !tensor.dtype().is_float() {
                 bail!(
                     "{name} is {:?} of shape {:?} but needs floats of shape {:?}",
@@ -205,7 +204,7 @@ impl Parameters {
             loaded.push((tensor.to_dtype(var.dtype())?.to_device(var.device())?, var));
         }
         if let Some(name) = left_over.first() {
-            bail!("it also holds {name}, which this model has not")
+            bail!("the file also holds {name}, which is not in this model")
         }
         loaded.into_iter().try_for_each(|(tensor, var)| var.set(&tensor))
     }
@@ -232,7 +231,7 @@ impl Parameters {
 
 impl std::fmt::Debug for Parameters {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let shapes = self.named().into_iter().map(|(name, var)| (name, var.dims().to_vec()));
+        let shapes = self.named_vars().into_iter().map(|(name, var)| (name, var.dims().to_vec()));
         f.debug_map().entries(shapes).finish()
     }
 }
@@ -243,7 +242,7 @@ impl SimpleBackend for Parameters {
         if let Some(var) = state.drawn.get(name).cloned() {
             if var.shape() != &shape || var.dtype() != dtype || !var.device().same_device(device) {
                 bail!(
-                    "the parameter {name} is {:?} of shape {:?} on {:?}, and was asked for as {dtype:?} of shape {:?} on {:?}",
+                    "the parameter {name} is {:?} of shape {:?} on {:?}, but was requested as {dtype:?} of shape {:?} on {:?}",
                     var.dtype(),
                     var.dims(),
                     var.device().location(),
@@ -275,7 +274,7 @@ impl SimpleBackend for Parameters {
 /// On the CPU and in double precision, then rounded: so that neither device nor dtype makes a difference.
 fn draw(seed: u64, name: &str, shape: Shape, init: Init, dtype: DType) -> Result<Tensor> {
     if !dtype.is_float() {
-        bail!("the parameter {name} was asked for as {dtype:?}, but parameters are floats")
+        bail!("the parameter {name} was requested as {dtype:?} but must have a float dtype")
     }
     let mut rng = generator(seed, name, &shape);
     let count = shape.elem_count();
@@ -295,13 +294,13 @@ fn draw(seed: u64, name: &str, shape: Shape, init: Init, dtype: DType) -> Result
     Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
 }
 
-fn normal(rng: &mut StdRng, mean: f64, deviation: f64, count: usize) -> Vec<f64> {
+fn normal(rng: &mut ChaCha12Rng, mean: f64, deviation: f64, count: usize) -> Vec<f64> {
     let mut draw = || -> f64 { StandardNormal.sample(rng) };
     (0..count).map(|_| mean + deviation * draw()).collect()
 }
 
 /// A generator for each seed, name and shape.
-fn generator(seed: u64, name: &str, shape: &Shape) -> StdRng {
+fn generator(seed: u64, name: &str, shape: &Shape) -> ChaCha12Rng {
     let dims = shape.dims().iter().flat_map(|&dim| (dim as u64).to_le_bytes());
     // FNV-1a; 0xff is in no name and ends it.
     let digest = name
@@ -312,7 +311,7 @@ fn generator(seed: u64, name: &str, shape: &Shape) -> StdRng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[24..].copy_from_slice(&digest.to_le_bytes());
-    StdRng::from_seed(key)
+    ChaCha12Rng::from_seed(key)
 }
 
 #[cfg(test)]
@@ -321,7 +320,7 @@ mod tests {
     use candle_nn::init;
 
     fn drawn(parameters: &Parameters, name: &str, shape: impl Into<Shape>, init: Init) -> Vec<f64> {
-        let vb = parameters.builder(DType::F64, &Device::Cpu);
+        let vb = parameters.var_builder(DType::F64, &Device::Cpu);
         vb.get_with_hints(shape, name, init).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
@@ -333,7 +332,8 @@ mod tests {
         assert_eq!((drawn(&other, "b", 5, uniform), drawn(&other, "a", 5, uniform)), (b.clone(), a.clone()));
         assert!(a != b && drawn(&Parameters::seeded(2), "a", 5, uniform) != a);
         assert_ne!(drawn(&Parameters::seeded(1), "a", (5, 1), uniform), a);
-        let single = Parameters::seeded(1).builder(DType::F32, &Device::Cpu).get_with_hints(5, "a", uniform).unwrap();
+        let single =
+            Parameters::seeded(1).var_builder(DType::F32, &Device::Cpu).get_with_hints(5, "a", uniform).unwrap();
         let rounded = a.iter().map(|&x| x as f32).collect::<Vec<_>>();
         assert_eq!(single.to_vec1::<f32>().unwrap(), rounded, "another dtype has the same numbers, rounded");
     }
@@ -362,7 +362,7 @@ mod tests {
 
     fn model(seed: u64) -> Parameters {
         let parameters = Parameters::seeded(seed);
-        let vb = parameters.builder(DType::F32, &Device::Cpu);
+        let vb = parameters.var_builder(DType::F32, &Device::Cpu);
         for (inputs, outputs, name) in [(3, 4, "body"), (4, 2, "head"), (2, 2, "headstand")] {
             candle_nn::linear(inputs, outputs, vb.pp(name)).unwrap();
         }
@@ -370,17 +370,17 @@ mod tests {
     }
 
     fn values(parameters: &Parameters) -> Vec<(String, Vec<f32>)> {
-        let named = parameters.named().into_iter();
+        let named = parameters.named_vars().into_iter();
         named.map(|(name, var)| (name, var.flatten_all().unwrap().to_vec1().unwrap())).collect()
     }
 
     #[test]
     fn a_part_is_what_is_under_a_name_and_not_what_begins_like_it() {
         let parameters = model(1);
-        let names = |part: &Parameters| part.named().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let names = |part: &Parameters| part.named_vars().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         assert_eq!(names(&parameters.pp("head")), ["head.bias", "head.weight"]);
         assert_eq!(names(&parameters.pp("head").pp("bias")), ["head.bias"]);
-        assert_eq!(parameters.pp("nothing").named().len(), 0);
+        assert_eq!(parameters.pp("nothing").named_vars().len(), 0);
     }
 
     #[test]
@@ -388,14 +388,14 @@ mod tests {
         let parameters = model(1);
         parameters.freeze();
         parameters.pp("head").unfreeze();
-        assert_eq!(parameters.vars().len(), 2);
-        let vb = parameters.builder(DType::F32, &Device::Cpu);
+        assert_eq!(parameters.trainable_vars().len(), 2);
+        let vb = parameters.var_builder(DType::F32, &Device::Cpu);
         assert!(!vb.get((4, 3), "body.weight")?.track_op() && vb.get((2, 4), "head.weight")?.track_op());
         parameters.unfreeze();
         // The model has no gradient of one until it is built again.
-        assert_eq!(parameters.vars().len(), 5);
-        assert!(parameters.builder(DType::F32, &Device::Cpu).get((4, 3), "body.weight")?.track_op());
-        assert_eq!(parameters.vars().len(), 6);
+        assert_eq!(parameters.trainable_vars().len(), 5);
+        assert!(parameters.var_builder(DType::F32, &Device::Cpu).get((4, 3), "body.weight")?.track_op());
+        assert_eq!(parameters.trainable_vars().len(), 6);
         Ok(())
     }
 
@@ -404,13 +404,13 @@ mod tests {
     fn statistics_are_loaded_and_saved_but_not_trained() -> Result<()> {
         use candle_nn::{BatchNorm, ModuleT, batch_norm};
         let built = |parameters: &Parameters| -> Result<BatchNorm> {
-            batch_norm(2, 1e-5, parameters.builder(DType::F64, &Device::Cpu).pp("norm"))
+            batch_norm(2, 1e-5, parameters.var_builder(DType::F64, &Device::Cpu).pp("norm"))
         };
         let x = Tensor::new(&[[1.0, -2.0], [3.0, 5.0]], &Device::Cpu)?.reshape((2, 2, 1, 1))?;
         let trained = Parameters::seeded(1);
         let norm = built(&trained)?;
         norm.forward_train(&x)?;
-        let names = |vars: usize| assert_eq!((trained.named().len(), trained.vars().len()), (4, vars));
+        let names = |vars: usize| assert_eq!((trained.named_vars().len(), trained.trainable_vars().len()), (4, vars));
         names(2);
         let file = trained.to_safetensors(None)?;
 
@@ -473,15 +473,15 @@ mod tests {
         };
         refused(&parameters, &["No such file"]);
         parameters.pp("head").save(&path)?;
-        refused(&parameters, &["there is no body.bias"]);
+        refused(&parameters, &["the file has no tensor body.bias"]);
         refused(&Parameters::seeded(1), &["build the model first"]);
         refused(&parameters.pp("tail"), &["under tail"]);
         let more = model(1);
-        candle_nn::linear(2, 2, more.builder(DType::F32, &Device::Cpu).pp("tail"))?;
+        candle_nn::linear(2, 2, more.var_builder(DType::F32, &Device::Cpu).pp("tail"))?;
         more.save(&path)?;
         refused(&parameters, &["also holds tail.bias"]);
         let wider = Parameters::seeded(1);
-        candle_nn::linear(5, 2, wider.builder(DType::F32, &Device::Cpu).pp("head"))?;
+        candle_nn::linear(5, 2, wider.var_builder(DType::F32, &Device::Cpu).pp("head"))?;
         wider.save(&path)?;
         refused(&parameters.pp("head"), &["head.weight", "[2, 5]", "[2, 4]"]);
         std::fs::write(&path, b"no weights")?;
@@ -493,15 +493,15 @@ mod tests {
     #[test]
     fn one_name_is_one_parameter() -> Result<()> {
         let parameters = Parameters::seeded(1);
-        let ask = |shape: usize, dtype| parameters.builder(dtype, &Device::Cpu).get(shape, "a");
+        let ask = |shape: usize, dtype| parameters.var_builder(dtype, &Device::Cpu).get(shape, "a");
         let first = ask(2, DType::F32)?;
         assert_eq!(ask(2, DType::F32)?.id(), first.id());
         for (shape, dtype, part) in [(3, DType::F32, "[3]"), (2, DType::F64, "F64")] {
             let error = ask(shape, dtype).unwrap_err().to_string();
             assert!(error.contains("parameter a is F32 of shape [2]") && error.contains(part), "{error}");
         }
-        assert!(parameters.builder(DType::U32, &Device::Cpu).get(1, "b").is_err());
-        assert!(parameters.builder(DType::F32, &Device::Cpu).get_unchecked("c").is_err());
+        assert!(parameters.var_builder(DType::U32, &Device::Cpu).get(1, "b").is_err());
+        assert!(parameters.var_builder(DType::F32, &Device::Cpu).get_unchecked("c").is_err());
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use candle_core::Device;
+use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where tests of the losses run: the CPU, or as `CANDLE_LOSSES_DEVICE` says, `cuda` or `metal`.
@@ -18,6 +19,20 @@ fn open() -> Device {
         Ok(other) => panic!("CANDLE_LOSSES_DEVICE is {other}, not cpu, cuda or metal"),
     };
     device.expect("the device that CANDLE_LOSSES_DEVICE names")
+}
+
+/// An example, as a program. The Hub is not asked.
+pub fn example(name: &str) -> Command {
+    // Tests are built to target/PROFILE/deps, examples to target/PROFILE/examples.
+    let deps = std::env::current_exe().unwrap();
+    let path = deps.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(
+        path.with_extension(std::env::consts::EXE_EXTENSION).exists(),
+        "{path:?} is missing: run `cargo test`, it builds the examples"
+    );
+    let mut command = Command::new(path);
+    command.env("HF_HUB_OFFLINE", "1");
+    command
 }
 
 /// The resident memory of this process, in kB.

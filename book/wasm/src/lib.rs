@@ -1,27 +1,22 @@
-//! What the book's pages compute with. A page holds what is drawn and typed; losses, gradients and training steps are
-//! those of candle-losses, and the trainings are the examples themselves.
+//! The computations of the book's pages. A page handles drawing and input; candle-losses computes losses, gradients and training
+//! steps, and the examples themselves are trained.
 
-pub mod cli;
+pub mod browser;
 pub mod mistakes;
 pub mod playground;
-pub mod sections;
-#[path = "../../../examples/common/views.rs"]
-pub mod views;
-
-// Where the parts of the crate that are compiled here as well look for them.
-use candle_losses::{data, loss};
 
 use anyhow::{Context, Result, ensure};
+use browser::{Browser, Found, Loaded, Shown, Task};
 use candle_core::{Device, Tensor, Var};
+use candle_losses::loss;
 use candle_nn::{Optimizer, SGD};
-use cli::{Found, Run, Shown, Task, Visit};
-use sections::{SECTIONS, Section};
 use serde::Serialize;
-use views::{Control, View, value_and_slope};
+use std::rc::Rc;
+use suite::views::{self, Control, View, value_and_grad};
 use wasm_bindgen::prelude::*;
 
 /// An error in one line, for the page.
-fn told(error: &anyhow::Error) -> JsError {
+fn js_error(error: &anyhow::Error) -> JsError {
     JsError::new(&format!("{error:#}"))
 }
 
@@ -62,23 +57,23 @@ pub fn describe(name: &str) -> Result<String, JsError> {
         };
         Ok(serde_json::to_string(&Described { title, x, range, controls: controls.iter().map(turned).collect() })?)
     };
-    described().map_err(|error| told(&error))
+    described().map_err(|error| js_error(&error))
 }
 
 /// The loss at each of several places, then its derivative at each.
 #[wasm_bindgen]
 pub fn curve(name: &str, places: &[f64], values: &[f64]) -> Result<Vec<f64>, JsError> {
-    value_and_slope_of(name, places, values).map_err(|error| told(&error))
+    curve_values(name, places, values).map_err(|error| js_error(&error))
 }
 
 /// The same, with an error for those who are no page.
-pub fn value_and_slope_of(name: &str, places: &[f64], values: &[f64]) -> Result<Vec<f64>> {
+pub fn curve_values(name: &str, places: &[f64], values: &[f64]) -> Result<Vec<f64>> {
     let view = view(name)?;
     ensure!(values.len() == view.controls.len(), "{name} has {} controls", view.controls.len());
     for (control, value) in view.controls.iter().zip(values) {
         ensure!(value.is_finite(), "{} needs a number", control.name);
     }
-    let (value, slope) = value_and_slope(view, places, values)?;
+    let (value, slope) = value_and_grad(view, places, values)?;
     Ok([value, slope].concat())
 }
 
@@ -90,13 +85,22 @@ pub fn refusal(name: &str) -> Option<Vec<String>> {
     Some(vec![what.to_owned(), call().err()?.to_string()])
 }
 
-/// A training of a section's example, which goes on as far as it is asked to.
+/// The data of the page's trainings, so that it is loaded only once.
 #[wasm_bindgen]
-pub struct Trainer {
-    section: &'static Section,
-    arguments: Vec<String>,
-    run: Run,
+#[derive(Default)]
+pub struct DataCache(Loaded);
+
+#[wasm_bindgen]
+impl DataCache {
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
+
+/// A training run of an example, advanced step by step.
+#[wasm_bindgen]
+pub struct Training(Rc<Browser>);
 
 /// What a page shows of a training, as JSON.
 #[derive(Serialize)]
@@ -105,87 +109,75 @@ struct Outcome<'a> {
     shown: &'a [Shown],
 }
 
-impl Trainer {
-    /// The example of this name, with what stands after `--` on its command line.
-    pub fn of(name: &str, arguments: Vec<String>) -> Result<Self> {
-        let section = SECTIONS.iter().find(|section| section.name == name);
-        let section = section.with_context(|| format!("{name} is no section that trains here"))?;
-        let mut trainer = Self { section, arguments, run: Run::default() };
-        // Options that can't be are told at once.
-        trainer.visit(Task::Describe)?;
-        Ok(trainer)
+impl Training {
+    /// The example of this name, with what follows `--` on its command line.
+    pub fn of(name: &str, arguments: Vec<String>, cache: &DataCache) -> Result<Self> {
+        let training = Self(Browser::new(browser::section(name)?, arguments, cache.0.clone()));
+        // Options that are wrong are refused at once.
+        training.0.run(Task::Describe)?;
+        Ok(training)
     }
 
-    fn visit(&mut self, task: Task) -> Result<Found> {
-        let (arguments, run) = (self.arguments.clone(), std::mem::take(&mut self.run));
-        let visit = Visit { arguments, task, run, found: Found::default() }.pay(self.section.main);
-        self.run = visit.run;
-        match visit.found.error {
-            Some(error) => Err(error),
-            None => Ok(visit.found),
-        }
-    }
-
-    /// Takes so many steps, or as many as are left; their losses.
-    pub fn go(&mut self, steps: usize) -> Result<Vec<f32>> {
-        Ok(self.visit(Task::Train(steps))?.losses)
+    /// Takes so many steps, or as many as are left; returns their losses.
+    pub fn train(&self, steps: usize) -> Result<Vec<f32>> {
+        Ok(self.0.run(Task::Train(steps))?.losses)
     }
 
     /// What the example prints at its end.
-    pub fn report_lines(&mut self) -> Result<Vec<String>> {
-        Ok(self.visit(Task::Report)?.lines)
+    pub fn report_lines(&self) -> Result<Vec<String>> {
+        Ok(self.0.run(Task::Report)?.lines)
     }
 
-    fn outcome(&mut self, task: Task) -> Result<String> {
-        let Found { lines, shown, .. } = self.visit(task)?;
+    fn outcome(&self, task: Task) -> Result<String> {
+        let Found { lines, shown, .. } = self.0.run(task)?;
         Ok(serde_json::to_string(&Outcome { lines: &lines, shown: &shown })?)
     }
 }
 
 #[wasm_bindgen]
-impl Trainer {
+impl Training {
     #[wasm_bindgen(constructor)]
-    pub fn new(name: &str, arguments: Vec<String>) -> Result<Self, JsError> {
-        Self::of(name, arguments).map_err(|error| told(&error))
+    pub fn new(name: &str, arguments: Vec<String>, cache: &DataCache) -> Result<Self, JsError> {
+        Self::of(name, arguments, cache).map_err(|error| js_error(&error))
     }
 
     /// The example's options, as JSON.
-    pub fn options(&mut self) -> Result<String, JsError> {
-        let described = self.visit(Task::Describe).and_then(|found| Ok(serde_json::to_string(&found.description)?));
-        described.map_err(|error| told(&error))
+    pub fn options(&self) -> Result<String, JsError> {
+        let described = self.0.run(Task::Describe).and_then(|found| Ok(serde_json::to_string(&found.description)?));
+        described.map_err(|error| js_error(&error))
     }
 
-    /// Takes so many steps, or as many as are left; their losses.
-    pub fn step(&mut self, steps: usize) -> Result<Vec<f32>, JsError> {
-        self.go(steps).map_err(|error| told(&error))
+    /// Takes so many steps, or as many as are left; returns their losses.
+    pub fn step(&self, steps: usize) -> Result<Vec<f32>, JsError> {
+        self.train(steps).map_err(|error| js_error(&error))
     }
 
-    /// The held-out figures as the example prints them, and what it makes of the first images, as JSON.
-    pub fn report(&mut self) -> Result<String, JsError> {
-        self.outcome(Task::Report).map_err(|error| told(&error))
+    /// The held-out metrics as the example prints them, and what it makes of the first images, as JSON.
+    pub fn report(&self) -> Result<String, JsError> {
+        self.outcome(Task::Report).map_err(|error| js_error(&error))
     }
 
-    /// The same of one image of 28×28 pixels.
-    pub fn look(&mut self, pixels: Vec<u8>) -> Result<String, JsError> {
-        self.outcome(Task::Look(pixels)).map_err(|error| told(&error))
+    /// The same for one image of 28×28 pixels.
+    pub fn look(&self, pixels: Vec<u8>) -> Result<String, JsError> {
+        self.outcome(Task::Look(pixels)).map_err(|error| js_error(&error))
     }
 
     /// Steps so far.
     #[wasm_bindgen(getter)]
     pub fn taken(&self) -> usize {
-        self.run.taken
+        self.0.position.get().completed_steps
     }
 
     /// Steps in all; known once one is taken.
     #[wasm_bindgen(getter)]
     pub fn total(&self) -> usize {
-        self.run.total
+        self.0.position.get().total_steps
     }
 
-    /// The pass over the samples, counted from 1.
+    /// The epoch, counted from 1.
     #[wasm_bindgen(getter)]
     pub fn epoch(&self) -> usize {
-        self.run.epoch
+        self.0.position.get().epoch
     }
 }
 
@@ -193,7 +185,7 @@ impl Trainer {
 /// its gradient by the weight, and the weight after a step of gradient descent.
 #[wasm_bindgen]
 pub fn one_step(weight: f64, input: f64, target: f64, lr: f64) -> Result<Vec<f64>, JsError> {
-    step_of_one(weight, input, target, lr).map_err(|error| told(&error))
+    step_of_one(weight, input, target, lr).map_err(|error| js_error(&error))
 }
 
 /// The same, with an error for those who are no page.

@@ -1,8 +1,8 @@
 //! The usual mistakes, each as a curve beside that of what was meant, and what this crate says to it.
 
-use crate::views::{Control, NONE, View, all, choice, class, logs, scores, slider};
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_losses::loss::*;
+use suite::views::{Control, NONE, View, all, choice, class, logs, scores, slider};
 
 /// What goes wrong, by the first control's values: the first is what was meant.
 pub struct Mistake {

@@ -2,10 +2,11 @@
 
 use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Device, Module, Tensor};
-use candle_losses::data::Samples;
+use candle_losses::data::TensorDataset;
 use candle_losses::loss::*;
-use candle_losses::{Activation, Adam, Event, Mlp, Parameters, ParamsAdam, Training, mlp};
+use candle_losses::{Adam, Event, Mlp, OutputActivation, Parameters, ParamsAdam, Trainer, mlp};
 use candle_nn::Optimizer;
+use std::ops::ControlFlow;
 use wasm_bindgen::prelude::*;
 
 type Loss = Box<dyn Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>>;
@@ -43,7 +44,7 @@ pub struct Learner {
     model: Mlp,
     adam: Adam,
     loss: Loss,
-    samples: Samples,
+    samples: TensorDataset,
 }
 
 impl Learner {
@@ -55,8 +56,8 @@ impl Learner {
             _ => bail!("a task is numbers or classes"),
         };
         let parameters = Parameters::seeded(seed);
-        let model = mlp(widths, Activation::Linear, parameters.builder(DType::F32, &Device::Cpu))?;
-        let adam = Adam::new(parameters.vars(), ParamsAdam { lr: 5e-3, ..Default::default() })?;
+        let model = mlp(widths, OutputActivation::Linear, parameters.var_builder(DType::F32, &Device::Cpu))?;
+        let adam = Adam::new(parameters.trainable_vars(), ParamsAdam { lr: 5e-3, ..Default::default() })?;
         let samples = samples(widths[0], points, targets)?;
         let learner = Self { inputs: widths[0], model, adam, loss, samples };
         // An option that the loss refuses is told at once.
@@ -68,14 +69,14 @@ impl Learner {
     /// Takes so many steps; the loss before the last of them.
     pub fn learn(&mut self, steps: usize) -> Result<f32> {
         let mut last = f32::NAN;
-        let training = Training { epochs: steps, batch_size: self.samples.len(), shuffle: false, ..Default::default() };
+        let trainer = Trainer { epochs: steps, batch_size: self.samples.len(), shuffle: false, ..Default::default() };
         let loss = |x: &Tensor, y: &Tensor| (self.loss)(&self.model.forward(x)?, y);
-        training.observed::<_, anyhow::Error>(&mut self.adam, &self.samples, loss, |_, event| {
+        trainer.fit_with::<_, anyhow::Error>(&mut self.adam, &self.samples, loss, |_, event| {
             if let Event::Batch { loss, .. } = event {
                 last = loss.to_scalar()?;
                 ensure!(last.is_finite(), "the loss is {last}");
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(last)
     }
@@ -87,12 +88,12 @@ impl Learner {
     }
 }
 
-fn samples(inputs: usize, points: &[f32], targets: &[f32]) -> Result<Samples> {
+fn samples(inputs: usize, points: &[f32], targets: &[f32]) -> Result<TensorDataset> {
     ensure!(points.iter().chain(targets).all(|number| number.is_finite()), "a point is no number");
     let x = Tensor::new(points, &Device::Cpu)?.reshape(((), inputs))?;
     let y = Tensor::new(targets, &Device::Cpu)?;
     let y = if inputs == 1 { y.unsqueeze(1)? } else { y.to_dtype(DType::U32)? };
-    Ok(Samples::new(x, y)?)
+    Ok(TensorDataset::new(x, y)?)
 }
 
 #[wasm_bindgen]
@@ -106,20 +107,20 @@ impl Learner {
         targets: &[f32],
         seed: u32,
     ) -> Result<Self, JsError> {
-        Self::of(task, loss, option, points, targets, seed.into()).map_err(|error| crate::told(&error))
+        Self::of(task, loss, option, points, targets, seed.into()).map_err(|error| crate::js_error(&error))
     }
 
     /// Goes on with other points.
     pub fn replace(&mut self, points: &[f32], targets: &[f32]) -> Result<(), JsError> {
-        self.samples = samples(self.inputs, points, targets).map_err(|error| crate::told(&error))?;
+        self.samples = samples(self.inputs, points, targets).map_err(|error| crate::js_error(&error))?;
         Ok(())
     }
 
     pub fn train(&mut self, steps: usize) -> Result<f32, JsError> {
-        self.learn(steps).map_err(|error| crate::told(&error))
+        self.learn(steps).map_err(|error| crate::js_error(&error))
     }
 
     pub fn outputs(&self, points: &[f32]) -> Result<Vec<f32>, JsError> {
-        self.predict(points).map_err(|error| crate::told(&error))
+        self.predict(points).map_err(|error| crate::js_error(&error))
     }
 }

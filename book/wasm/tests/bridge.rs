@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use candle_losses_book::playground::Learner;
-use candle_losses_book::views::{LOSSES, View};
-use candle_losses_book::{Trainer, mistakes::MISTAKES, refusal, step_of_one, value_and_slope_of};
+use candle_losses_book::{DataCache, Training, curve_values, mistakes::MISTAKES, refusal, step_of_one};
 use serde_json::{Value, json};
+use suite::views::{LOSSES, View};
 
 fn views() -> impl Iterator<Item = &'static View> {
     LOSSES.iter().chain(MISTAKES.iter().map(|mistake| &mistake.view))
@@ -40,7 +40,7 @@ fn writes_the_numbers_for_the_browser() -> Result<()> {
         let mut cases = Vec::new();
         for values in settings(view) {
             let places = [0.13, 0.5, 0.87].map(|share| place(view, share));
-            let both = value_and_slope_of(view.name, &places, &values)?;
+            let both = curve_values(view.name, &places, &values)?;
             let [value, slope] = [&both[..3], &both[3..]];
             cases.push(json!({ "values": values, "places": places, "value": value, "slope": slope }));
         }
@@ -59,7 +59,7 @@ fn a_slope_is_what_the_value_does_nearby() -> Result<()> {
             let (by, tolerance) = if view.name == "bce_of_logits" { (1e-2, 0.05) } else { (1e-4, 1e-3) };
             // Off the kinks, which are at round places.
             let x = place(view, 0.4321);
-            let both = value_and_slope_of(view.name, &[x - by, x + by, x], &values)?;
+            let both = curve_values(view.name, &[x - by, x + by, x], &values)?;
             let (found, expected) = (both[5], (both[1] - both[0]) / (2.0 * by));
             let is_near = (found - expected).abs() <= tolerance * expected.abs().max(1.0);
             assert!(is_near || !expected.is_finite(), "{} {values:?} at {x}: {found}, {expected}", view.name);
@@ -83,7 +83,7 @@ fn the_chapters_figures_are_right() -> Result<()> {
         ("soft_margin", "soft_margin", vec![1.0], 1.0, 3),
         ("bce", "bce_of_logits", vec![1.0], 20.0, 0),
     ] {
-        let value = value_and_slope_of(view, &[place], &values)?[0];
+        let value = curve_values(view, &[place], &values)?[0];
         let text = std::fs::read_to_string(format!("{}/../src/{chapter}.md", env!("CARGO_MANIFEST_DIR")))?;
         let figure = format!("{value:.digits$}");
         assert!(text.contains(&figure), "{chapter} has no {figure}");
@@ -116,9 +116,9 @@ fn what_is_refused_is_refused_in_words() {
 
 #[test]
 fn a_wrong_number_of_values_and_no_number_are_errors() {
-    assert!(value_and_slope_of("huber", &[0.0], &[]).is_err());
-    assert!(value_and_slope_of("huber", &[0.0], &[f64::NAN, 1.0]).is_err());
-    assert!(value_and_slope_of("nothing", &[0.0], &[]).is_err());
+    assert!(curve_values("huber", &[0.0], &[]).is_err());
+    assert!(curve_values("huber", &[0.0], &[f64::NAN, 1.0]).is_err());
+    assert!(curve_values("nothing", &[0.0], &[]).is_err());
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -132,18 +132,19 @@ fn a_training_goes_on_where_it_was() -> Result<()> {
         ("huber", ["Test MAE: ", "Test RMSE: "].as_slice()),
         ("bce", &["Test accuracy: "]),
         ("ctc", &["Test exact-sequence accuracy: "]),
-        ("triplet_margin", &["Test nearest-neighbour accuracy: "]),
+        ("triplet_margin", &["Test nearest-neighbor accuracy: "]),
         ("adaptive_log_softmax", &["Test accuracy: "]),
     ] {
+        let cache = DataCache::new();
         let arguments = words("--limit 95 --epochs 3 --batch-size 10 --accumulate 2");
-        let mut whole = Trainer::of(name, arguments.clone())?;
-        let losses = whole.go(usize::MAX)?;
+        let whole = Training::of(name, arguments.clone(), &cache)?;
+        let losses = whole.train(usize::MAX)?;
         // Ten batches of a pass make five steps.
         assert_eq!((whole.taken(), whole.total(), losses.len()), (15, 15, 30), "{name}");
-        let mut pieces = Trainer::of(name, arguments)?;
+        let pieces = Training::of(name, arguments, &cache)?;
         let mut seen = Vec::new();
         for steps in [1, 4, 3, 100] {
-            seen.extend(pieces.go(steps)?);
+            seen.extend(pieces.train(steps)?);
             pieces.report_lines()?;
         }
         assert_eq!(seen, losses, "{name}");
@@ -157,14 +158,14 @@ fn a_training_goes_on_where_it_was() -> Result<()> {
 #[test]
 fn options_that_can_not_be_are_told() {
     let told = |name: &str, line: &str| {
-        let trained = Trainer::of(name, words(line)).and_then(|mut trainer| trainer.go(3));
+        let trained = Training::of(name, words(line), &DataCache::new()).and_then(|training| training.train(3));
         trained.expect_err("an error").to_string()
     };
     assert!(told("huber", "--delta oops").contains("--delta"));
     assert!(told("huber", "--batch-size 0").contains("needs a whole number, 1 or more"));
     assert!(told("huber", "--nothing 1").contains("--nothing"));
     assert!(told("huber", "--delta -1").contains("delta"));
-    assert!(told("huber", "--lr 1e300").contains("a smaller lr"));
+    assert!(told("huber", "--lr 1e300").contains("a smaller --lr"));
     assert!(told("nothing", "").contains("nothing"));
 }
 

@@ -1,0 +1,61 @@
+//! Ctrl-C, or SIGTERM: during training the first one ends the run in good order, and the second one at once. At other times the
+//! first one ends the program.
+//!
+//! A signal handler belongs to the process, and so does its state.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The exit code of an interrupted program, by convention.
+pub(super) const EXIT_CODE: u8 = 130;
+
+static IS_TRAINING: AtomicBool = AtomicBool::new(false);
+static IS_REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// The run was interrupted, has reported it, and has written its files.
+#[derive(Debug)]
+pub(super) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The temporary file that is being written, to be removed if the program ends meanwhile.
+static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+pub(super) fn set_temporary(path: Option<PathBuf>) {
+    *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner) = path;
+}
+
+/// As long as it is held, the first Ctrl-C is only a request.
+pub(super) struct Listening(());
+
+pub(super) fn listen() -> Listening {
+    IS_REQUESTED.store(false, Ordering::SeqCst);
+    IS_TRAINING.store(true, Ordering::SeqCst);
+    // It fails if there is a handler already, such as that of an earlier training.
+    let _ = ctrlc::set_handler(|| {
+        if !IS_TRAINING.load(Ordering::SeqCst) || IS_REQUESTED.swap(true, Ordering::SeqCst) {
+            if let Some(path) = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let _ = std::fs::remove_file(path);
+            }
+            std::process::exit(EXIT_CODE.into());
+        }
+    });
+    Listening(())
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        IS_TRAINING.store(false, Ordering::SeqCst);
+    }
+}
+
+pub(super) fn is_requested() -> bool {
+    IS_REQUESTED.load(Ordering::SeqCst)
+}

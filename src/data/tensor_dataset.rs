@@ -1,0 +1,252 @@
+use crate::kernel::lanes::CHUNK;
+use crate::kernel::parallel::in_parallel;
+use crate::kernel::storage::elements;
+use crate::kernel::switches::reads_values;
+use candle_core::{DType, Device, Result, Storage, Tensor, bail};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha12Rng;
+
+/// A dataset of tensors on one device: each sample is a row of the inputs and a row of the targets, or a tuple of input rows and
+/// one row of the targets ([`sample_tuples`](Self::sample_tuples)).
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_losses::data::TensorDataset;
+///
+/// let pixels = Tensor::new(&[[0u8, 255], [255, 0]], &Device::Cpu)?;
+/// let dataset = TensorDataset::images(pixels, Tensor::new(&[7u32, 3], &Device::Cpu)?)?;
+/// let (inputs, targets) = dataset.batch(None, 1, 1)?;
+/// assert_eq!(inputs.to_vec2::<f32>()?, [[1.0, 0.0]]);
+/// assert_eq!(targets.to_vec1::<u32>()?, [3]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TensorDataset {
+    pub(super) inputs: Tensor,
+    pub(super) targets: Tensor,
+    /// The rows of each tuple, (N, members); without it each row is a sample.
+    pub(super) tuples: Option<Tensor>,
+    /// Whether the inputs are bytes to be scaled to [0, 1].
+    pub(super) is_image: bool,
+}
+
+impl TensorDataset {
+    /// `inputs` is (N, …) and `targets` is (N, …), of any dtype. A batch has their values as they are.
+    ///
+    /// # Errors
+    /// If the numbers of inputs and targets differ, or one of the tensors is a scalar.
+    pub fn new(inputs: Tensor, targets: Tensor) -> Result<Self> {
+        Self { inputs, targets, tuples: None, is_image: false }.checked()
+    }
+
+    /// `inputs` are `u8` pixels, (N, …); a batch has them as `f32`, scaled from 0..=255 to [0, 1]. `targets` is (N, …), of any dtype.
+    ///
+    /// # Errors
+    /// If `inputs` is not `u8`, the numbers of inputs and targets differ, or one of the tensors is a scalar.
+    pub fn images(inputs: Tensor, targets: Tensor) -> Result<Self> {
+        if inputs.dtype() != DType::U8 {
+            bail!("TensorDataset: images need pixels of dtype U8 but got {:?}", inputs.dtype())
+        }
+        Self { inputs, targets, tuples: None, is_image: true }.checked()
+    }
+
+    /// The same dataset on another device. Batches are on the device of the dataset.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let tuples = self.tuples.as_ref().map(|tuples| tuples.to_device(device)).transpose()?;
+        let (inputs, targets) = (self.inputs.to_device(device)?, self.targets.to_device(device)?);
+        Ok(Self { inputs, targets, tuples, is_image: self.is_image })
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.rows().dims()[0]
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of elements in a row of inputs.
+    pub fn features(&self) -> usize {
+        self.inputs.dims()[1..].iter().product()
+    }
+
+    /// The targets, (N, …).
+    pub fn targets(&self) -> &Tensor {
+        &self.targets
+    }
+
+    /// The first `n` samples, or all if there are fewer.
+    pub fn take(&self, n: usize) -> Result<Self> {
+        let n = n.min(self.len());
+        let mut taken = self.clone();
+        taken.targets = self.targets.narrow(0, 0, n)?;
+        match &self.tuples {
+            Some(tuples) => taken.tuples = Some(tuples.narrow(0, 0, n)?),
+            None => taken.inputs = self.inputs.narrow(0, 0, n)?,
+        }
+        Ok(taken)
+    }
+
+    /// The same inputs with other targets.
+    ///
+    /// # Errors
+    /// Those of `f`, and if it gives another number of targets.
+    pub fn map_targets(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Self { targets: f(&self.targets)?, ..self.clone() }.checked()
+    }
+
+    /// The same samples with each row of inputs in this shape.
+    ///
+    /// # Errors
+    /// If the shape has another number of elements.
+    pub fn with_shape(&self, shape: &[usize]) -> Result<Self> {
+        let inputs = self.inputs.reshape([&[self.inputs.dims()[0]], shape].concat())?;
+        Ok(Self { inputs, ..self.clone() })
+    }
+
+    /// Returns the inputs and targets of `len` samples from position `start`. `order`, `u32` of shape (N), permutes the samples
+    /// if given. For tuples the inputs have `len · members` rows, tuple by tuple.
+    pub fn batch(&self, order: Option<&Tensor>, start: usize, len: usize) -> Result<(Tensor, Tensor)> {
+        let select = |rows: &Tensor| match order {
+            Some(order) => rows.index_select(&order.narrow(0, start, len)?, 0),
+            None => rows.narrow(0, start, len),
+        };
+        let inputs = match &self.tuples {
+            Some(tuples) => self.inputs.index_select(&select(tuples)?.flatten_all()?, 0)?,
+            None => select(&self.inputs)?,
+        };
+        let inputs = if self.is_image { brightness(&inputs)? } else { inputs };
+        Ok((inputs, select(&self.targets)?))
+    }
+
+    /// The numbers of the samples, shuffled.
+    pub(crate) fn order(&self, rng: &mut ChaCha12Rng) -> Result<Tensor> {
+        let mut order = (0..self.len() as u32).collect::<Vec<_>>();
+        order.shuffle(rng);
+        Tensor::from_vec(order, self.len(), self.targets.device())
+    }
+
+    /// The tensor with one row per sample.
+    fn rows(&self) -> &Tensor {
+        self.tuples.as_ref().unwrap_or(&self.inputs)
+    }
+
+    fn checked(self) -> Result<Self> {
+        let (Some(&samples), Some(&targets)) = (self.rows().dims().first(), self.targets.dims().first()) else {
+            bail!(
+                "TensorDataset: inputs have shape {:?} and targets {:?}, but both need a first dimension that counts them",
+                self.inputs.dims(),
+                self.targets.dims()
+            )
+        };
+        if samples != targets {
+            bail!("TensorDataset: there are {samples} samples but {targets} targets")
+        }
+        Ok(self)
+    }
+}
+
+/// A dataset in two parts: one to train on, and one that is held out.
+///
+/// With the feature `datasets` it is made of any vision data of candle-datasets:
+///
+/// ```no_run
+/// # #[cfg(feature = "datasets")] {
+/// use candle_losses::data::TrainTestSplit;
+///
+/// let data: TrainTestSplit = candle_datasets::vision::mnist::load_dir("mnist")?.try_into()?;
+/// println!("{} images to train on, {} held out", data.train.len(), data.test.len());
+/// # }
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TrainTestSplit {
+    /// The samples to train on.
+    pub train: TensorDataset,
+    /// The held-out samples.
+    pub test: TensorDataset,
+}
+
+impl TrainTestSplit {
+    /// The same data on another device.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { train: self.train.to_device(device)?, test: self.test.to_device(device)? })
+    }
+
+    /// The same inputs with other targets, in both parts.
+    pub fn map_targets(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { train: self.train.map_targets(&f)?, test: self.test.map_targets(&f)? })
+    }
+}
+
+/// Pixels as numbers from 0 to 1.
+fn brightness(pixels: &Tensor) -> Result<Tensor> {
+    // Times it, as candle-datasets does: a division rounds some of them otherwise.
+    const UNIT: f32 = 1.0 / 255.0;
+    if !reads_values(pixels.device()) {
+        return pixels.to_dtype(DType::F32)? * f64::from(UNIT);
+    }
+    let pixels = pixels.contiguous()?;
+    let (storage, layout) = pixels.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { bail!("brightness: the pixels are not in CPU storage") };
+    let bytes = elements::<u8>(storage, layout)?;
+    let mut values = vec![0f32; bytes.len()];
+    let chunks = values.chunks_mut(CHUNK).zip(bytes.chunks(CHUNK));
+    in_parallel(chunks, |(values, bytes)| {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) * UNIT),
+        );
+    });
+    Tensor::from_vec(values, layout.shape(), pixels.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> TensorDataset {
+        let inputs = Tensor::new(&[[0u8, 255], [51, 102], [255, 0]], &Device::Cpu).unwrap();
+        TensorDataset::images(inputs, Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn batches_in_order_and_shuffled() -> Result<()> {
+        let (x, y) = samples().batch(None, 1, 2)?;
+        let expected = Tensor::new(&[[0.2f32, 0.4], [1.0, 0.0]], &Device::Cpu)?;
+        assert!((x - expected)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-6);
+        assert_eq!(y.to_vec1::<u32>()?, [1, 2]);
+        let order = Tensor::new(&[2u32, 0, 1], &Device::Cpu)?;
+        let (x, y) = samples().batch(Some(&order), 0, 2)?;
+        assert_eq!(x.to_vec2::<f32>()?, [[1.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(y.to_vec1::<u32>()?, [2, 0]);
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_that_are_no_images_stay_as_they_are() -> Result<()> {
+        let tokens =
+            TensorDataset::new(Tensor::new(&[[7u8, 255]], &Device::Cpu)?, Tensor::new(&[0u32], &Device::Cpu)?)?;
+        assert_eq!(tokens.batch(None, 0, 1)?.0.to_vec2::<u8>()?, [[7, 255]]);
+        Ok(())
+    }
+
+    #[test]
+    fn takes_the_first() -> Result<()> {
+        assert_eq!(samples().take(2)?.targets().to_vec1::<u32>()?, [0, 1]);
+        assert_eq!(samples().take(9)?.len(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn refuses_a_target_too_few_and_what_can_not_be_counted() {
+        let error = samples().map_targets(|targets| targets.narrow(0, 0, 2)).unwrap_err().to_string();
+        assert!(error.contains("there are 3 samples but 2 targets"), "{error}");
+        let error = TensorDataset::images(Tensor::new(&[1f32], &Device::Cpu).unwrap(), samples().targets().clone());
+        assert!(error.unwrap_err().to_string().contains("F32"));
+        let scalar = Tensor::new(1f32, &Device::Cpu).unwrap();
+        assert!(TensorDataset::new(scalar.clone(), scalar).unwrap_err().to_string().contains("first dimension"));
+    }
+}
