@@ -44,7 +44,7 @@ impl Reader {
         let ends = cutoffs.iter().copied().skip(1).chain([classes]);
         let tails = cutoffs.iter().zip(ends).enumerate().map(|(i, (start, end))| {
             // The rarer the words, the fewer dimensions.
-            let width = (WIDTH >> (2 * (i + 1))).max(1);
+            let width = WIDTH.checked_shr(2 * (i as u32 + 1)).unwrap_or(0).max(1);
             let projection = weight(width, WIDTH, format!("tail.{i}.0.weight"))?;
             Ok((projection, weight(end.saturating_sub(*start), width, format!("tail.{i}.1.weight"))?))
         });

@@ -59,6 +59,7 @@ fn loss(number: usize, input: &Tensor, target: &Tensor) -> Result<Tensor> {
 }
 
 pub fn example(Options { data_dir, epochs, lr, seeds, plot }: Options, ui: &Ui) -> anyhow::Result<()> {
+    suite::probe(&plot)?;
     let data = match data_dir {
         Some(dir) => suite::idx::load(&dir)?,
         None => digits(&Device::Cpu)?,

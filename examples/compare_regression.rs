@@ -49,6 +49,7 @@ fn loss(number: usize, input: &Tensor, target: &Tensor) -> Result<Tensor> {
 }
 
 pub fn example(Options { epochs, lr, seeds, plot }: Options, ui: &Ui) -> anyhow::Result<()> {
+    suite::probe(&plot)?;
     let comparison = Comparison::run(&LOSSES, &SHARES, &["MAE", "RMSE"], seeds, |number, share, seed| {
         let data = boston_housing(0.2, seed, &Device::Cpu)?;
         let train = corrupted(&data.train, share, seed)?;

@@ -233,7 +233,7 @@ fn ctrl_c_writes_what_was_asked_for() {
 
 #[test]
 fn no_signal_leaves_a_temporary_file() {
-    for (signal, count, code) in [("-TERM", 1, Some(130)), ("-INT", 2, Some(130)), ("-KILL", 1, None)] {
+    for (signal, count, code) in [("-TERM", 1, None), ("-INT", 2, Some(130)), ("-KILL", 1, None)] {
         let folder = Folder::new();
         let [save, log, plot] = ["save", "log.csv", "plot.svg"].map(|name| folder.arg(name));
         let args = ["--epochs", "1000000", "--save", &save, "--log", &log, "--plot", &plot];
@@ -250,6 +250,41 @@ fn no_signal_leaves_a_temporary_file() {
         let left = left.filter(|name| name.to_string_lossy().starts_with('.')).collect::<Vec<_>>();
         assert!(left.is_empty(), "{signal}: {left:?}");
     }
+}
+
+/// As `nohup` and a shell do for what runs in the background.
+#[test]
+fn a_signal_that_the_parent_ignores_is_ignored() {
+    for signal in ["HUP", "INT"] {
+        let program = example("mse").get_program().to_str().unwrap().to_owned();
+        let line = format!("trap '' {signal}; exec {program} --epochs 3000 --no-progress");
+        let child =
+            Command::new("sh").args(["-c", &line]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success()
+        );
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{signal}: {output:?}");
+    }
+}
+
+#[test]
+fn a_pipe_that_is_no_longer_read_is_a_failure_unless_it_is_standard_output() {
+    let folder = Folder::new();
+    let (pipe, weights) = (folder.arg("pipe"), folder.path("weights"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // More than a pipe holds.
+    let args = ["--epochs", "300", "--no-progress", "--save", weights.to_str().unwrap(), "--log"];
+    let child = example("mse").args(args).arg(&pipe).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(std::fs::File::open(&pipe).unwrap());
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains(&format!("can't write {pipe}")), "{error}");
+    let mut child = example("mse").args(args).arg("-").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty() && weights.exists(), "{output:?}");
 }
 
 #[test]

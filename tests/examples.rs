@@ -222,6 +222,7 @@ fn bad_options_are_refused_in_one_line_that_names_them() {
         ("mse", ["--init", "missing.safetensors"], ["missing.safetensors", "No such file"]),
         ("mse", ["--init", "Cargo.toml"], ["Cargo.toml", "not a safetensors file"]),
         ("adaptive_log_softmax", ["--cutoffs", "2000"], ["--cutoffs goes up to 1155", "1156 words"]),
+        ("compare_regression", ["--plot", "missing/p.svg"], ["can't write missing/p.svg", "No such file"]),
         ("mse", ["--save", "missing/w.safetensors"], ["missing/w.safetensors", "No such file"]),
         ("mse", ["--log", "."], ["can't write .", "directory"]),
         ("mse", ["--checkpoint", "missing/c"], ["can't write missing/c", "No such file"]),
@@ -294,10 +295,15 @@ fn a_file_is_read_or_written_but_not_both() {
     let kept = std::fs::read(&weights).unwrap();
     let elsewhere =
         format!("{}/../{}/w.safetensors", folder.path().display(), folder.path().file_name().unwrap().display());
+    // A link to a file that is not there yet.
+    let (_, target) = in_folder(&folder, "target");
+    let (link_path, link) = in_folder(&folder, "link");
+    std::os::unix::fs::symlink("target", &link_path).unwrap();
     for (args, options) in [
         (["--init", &w, "--save", &w], ["--save", "--init"]),
         (["--init", &w, "--save", &elsewhere], ["--save", "--init"]),
         (["--resume", &w, "--save", &w], ["--save", "--resume"]),
+        (["--save", &link, "--log", &target], ["--log", "--save"]),
         (["--save", &other, "--log", &other], ["--log", "--save"]),
     ] {
         let error = refused("mse", &args);

@@ -168,13 +168,16 @@ fn main() -> std::process::ExitCode {
             &[("--csv", &data.csv)],
             &data.predict.iter().map(|path| ("--predict", path.as_path())).collect::<Vec<_>>(),
         )?;
-        let table = Table::open(
+        let mut table = Table::open(
             &data.csv,
             &ReadOptions { delimiter: data.delimiter, no_header: data.no_header, decimal: data.decimal },
         )?;
         match &data.predict {
             Some(path) => predict(&options, &data, &table, path, ui),
-            None => train(options, &data, &choice, &table, ui),
+            None => {
+                table.leave_sum_out();
+                train(options, &data, &choice, &table, ui)
+            }
         }
     })
 }
@@ -327,7 +330,7 @@ impl Parts<'_> {
                 .with_metadata(encoding.to_metadata()?)
                 .with_validation(samples(&self.validation)?, PATIENCE);
         let network = Network::new(encoding, session.var_builder())?;
-        let weights = if choice.balance { Some(balanced(self.schema, &self.device)?) } else { None };
+        let weights = if choice.balance { Some(balanced(self.schema, &network.encoding, &self.device)?) } else { None };
         let trained = Trained { network, session };
         trained.session.fit(|inputs, target| {
             loss_of(loss, choice, reduction, weights.as_ref(), &trained.network.forward(inputs)?, target)
@@ -346,10 +349,14 @@ fn width(encoding: &Encoding) -> usize {
 }
 
 /// A weight for each class, on the average of the samples 1.
-fn balanced(schema: &Schema, device: &Device) -> Result<Tensor> {
+fn balanced(schema: &Schema, encoding: &Encoding, device: &Device) -> Result<Tensor> {
     let (rows, classes) = (schema.rows.len() as f32, schema.classes.len() as f32);
-    let weights = schema.classes.iter().map(|(_, count)| rows / (classes * *count as f32)).collect::<Vec<_>>();
-    Ok(Tensor::new(weights, device)?)
+    // A class that the weights of --init know may be missing here.
+    let weights = encoding.classes.iter().flatten().map(|class| {
+        let count = schema.classes.iter().find(|(name, _)| name == class).map(|(_, count)| *count);
+        count.map_or(1.0, |count| rows / (classes * count as f32))
+    });
+    Ok(Tensor::new(weights.collect::<Vec<_>>(), device)?)
 }
 
 fn loss_of(
@@ -654,6 +661,10 @@ fn predict(options: &Options, data: &Data, table: &Table, path: &Path, ui: &Ui) 
         ui.print(&format!("Predictions of {target}: {}", path.display()))?;
     }
     let labeled = rows.iter().copied().filter(|&row| encoding.has_target(table, row)).collect::<Vec<_>>();
+    let unknown = rows.iter().filter(|&&row| encoding.has_unknown_target(table, row)).count();
+    if unknown > 0 {
+        ui.note(&format!("{unknown} rows have a {target} that the model does not know; they are not in the metrics."));
+    }
     if !labeled.is_empty() && !is_stdout(path) {
         let of_labeled = match prediction {
             Prediction::Numbers(all) => Prediction::Numbers(labeled.iter().map(|&row| all[row]).collect()),

@@ -133,7 +133,7 @@ impl TensorDataset {
         self.tuples.as_ref().unwrap_or(&self.inputs)
     }
 
-    fn checked(self) -> Result<Self> {
+    fn checked(mut self) -> Result<Self> {
         let (Some(&samples), Some(&targets)) = (self.rows().dims().first(), self.targets.dims().first()) else {
             bail!(
                 "TensorDataset: inputs have shape {:?} and targets {:?}, but both need a first dimension that counts them",
@@ -144,6 +144,8 @@ impl TensorDataset {
         if samples != targets {
             bail!("TensorDataset: there are {samples} samples but {targets} targets")
         }
+        // Rows are selected by their numbers, which candle does in contiguous tensors only.
+        (self.inputs, self.targets) = (self.inputs.contiguous()?, self.targets.contiguous()?);
         Ok(self)
     }
 }
@@ -230,6 +232,19 @@ mod tests {
         let tokens =
             TensorDataset::new(Tensor::new(&[[7u8, 255]], &Device::Cpu)?, Tensor::new(&[0u32], &Device::Cpu)?)?;
         assert_eq!(tokens.batch(None, 0, 1)?.0.to_vec2::<u8>()?, [[7, 255]]);
+        Ok(())
+    }
+
+    #[test]
+    fn views_of_any_layout_are_shuffled() -> Result<()> {
+        let x = Tensor::arange(0f32, 12., &Device::Cpu)?.reshape((3, 4))?;
+        let order = Tensor::new(&[2u32, 0, 1], &Device::Cpu)?;
+        for view in [x.t()?.narrow(0, 0, 3)?, x.narrow(1, 0, 3)?, x.narrow(0, 0, 1)?.broadcast_as((3, 4))?] {
+            let dataset = TensorDataset::new(view.clone(), view.clone())?;
+            let (inputs, targets) = dataset.batch(Some(&order), 0, 1)?;
+            assert_eq!(inputs.to_vec2::<f32>()?, view.narrow(0, 2, 1)?.to_vec2::<f32>()?);
+            assert_eq!(targets.to_vec2::<f32>()?, inputs.to_vec2::<f32>()?);
+        }
         Ok(())
     }
 

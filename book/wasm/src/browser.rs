@@ -140,6 +140,7 @@ impl Browser {
     /// Those of the example.
     pub fn run(self: &Rc<Self>, task: Task) -> Result<Found> {
         *self.task.borrow_mut() = task;
+        *self.found.borrow_mut() = Found::default();
         let arguments = [self.section.name].into_iter().map(OsString::from);
         let arguments = arguments.chain(self.arguments.iter().map(OsString::from)).collect();
         match (self.section.run)(arguments, &(self.clone() as Ui)) {
@@ -157,14 +158,18 @@ impl Browser {
             adam.load_state(kept.adam_steps, &kept.adam)?;
             run.resume(kept.losses.clone());
         }
-        let position = Position { total_steps: run.total_steps(), ..self.position.get() };
-        self.position.set(position);
-        let Task::Train(steps) = *self.task.borrow() else {
-            run.is_interrupted = true;
-            return Ok(ControlFlow::Break(()));
-        };
-        self.last.set(position.completed_steps.saturating_add(steps));
-        Ok(ControlFlow::Continue(()))
+        let completed_steps = run.trainer.completed_steps;
+        self.position.set(Position { completed_steps, total_steps: run.total_steps(), ..self.position.get() });
+        match *self.task.borrow() {
+            Task::Train(steps) if steps > 0 => {
+                self.last.set(completed_steps.saturating_add(steps));
+                Ok(ControlFlow::Continue(()))
+            }
+            _ => {
+                run.is_interrupted = true;
+                Ok(ControlFlow::Break(()))
+            }
+        }
     }
 
     fn keep(&self, run: &mut Run, adam: &Adam) -> Result<()> {

@@ -148,6 +148,8 @@ fn a_training_goes_on_where_it_was() -> Result<()> {
             pieces.report_lines()?;
         }
         assert_eq!(seen, losses, "{name}");
+        // No steps are none, and what failed before leaves nothing.
+        assert_eq!((pieces.train(0)?.len(), pieces.taken()), (0, 15), "{name}");
         let lines = whole.report_lines()?;
         assert!(lines.iter().zip(reported).all(|(line, start)| line.starts_with(start)), "{lines:?}");
         assert_eq!((lines.len(), &pieces.report_lines()?), (reported.len(), &lines), "{name}");

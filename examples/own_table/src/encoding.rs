@@ -36,6 +36,9 @@ struct Number {
     median: f64,
     /// Whether an input says that there was none.
     says_missing: bool,
+    /// Whether a comma stood before decimals.
+    #[serde(default)]
+    comma: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,7 +72,14 @@ impl Encoding {
             let mut values = rows.iter().filter_map(|&row| table.number(row, at)).collect::<Vec<_>>();
             let (mean, deviation) = mean_and_deviation(&values);
             let says_missing = values.len() < rows.len();
-            Number { name: table.header()[at].clone(), mean, deviation, median: median(&mut values), says_missing }
+            Number {
+                name: table.header()[at].clone(),
+                mean,
+                deviation,
+                median: median(&mut values),
+                says_missing,
+                comma: table.comma[at],
+            }
         });
         let categories = schema.categories.iter().map(|&at| {
             let levels = rows.iter().filter_map(|&row| table.value(row, at)).collect::<BTreeSet<_>>();
@@ -131,7 +141,7 @@ impl Encoding {
             let column = table.column(&number.name)?;
             let mut odd = (0, "");
             for (&row, inputs) in rows.iter().zip(inputs.chunks_exact_mut(width)) {
-                let found = table.number(row, column);
+                let found = table.number_as(row, column, number.comma);
                 if number.deviation > 0.0 {
                     inputs[at] = ((found.unwrap_or(number.median) - number.mean) / number.deviation) as f32;
                 }
@@ -251,10 +261,21 @@ impl Encoding {
         rows.iter().map(class).collect()
     }
 
-    /// Whether a row has a target.
+    /// Whether a row has a target that the model knows.
     pub fn has_target(&self, table: &Table, row: usize) -> bool {
         let Ok(at) = table.column(&self.target) else { return false };
-        if self.classes.is_some() { table.value(row, at).is_some() } else { table.number(row, at).is_some() }
+        match &self.classes {
+            Some(classes) => {
+                table.value(row, at).is_some_and(|text| classes.iter().any(|class| key(class) == key(text)))
+            }
+            None => table.number(row, at).is_some(),
+        }
+    }
+
+    /// Whether a row has a target that is none of the model's classes, or no number.
+    pub fn has_unknown_target(&self, table: &Table, row: usize) -> bool {
+        let Ok(at) = table.column(&self.target) else { return false };
+        table.value(row, at).is_some() && !self.has_target(table, row)
     }
 
     /// Whether the model reads a column of this name.

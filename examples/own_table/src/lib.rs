@@ -36,6 +36,10 @@ pub struct Table {
     places: HashMap<String, usize>,
     /// Of each column whether a comma stands before decimals.
     comma: Vec<bool>,
+    /// Of each column whether its own cells say so.
+    is_certain: Vec<bool>,
+    /// Of each column whether - is a value, as + is.
+    has_signs: Vec<bool>,
     /// The first spelling of true and of false.
     booleans: [Option<String>; 2],
 }
@@ -54,9 +58,16 @@ impl Table {
     pub fn read(name: &str, file: impl Read, options: &ReadOptions) -> Result<Self> {
         let cells = read::read(name, file, options)?;
         let places = cells.header.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
-        let mut table = Self { name: name.to_owned(), cells, places, comma: Vec::new(), booleans: [None, None] };
+        let mut table = Self {
+            name: name.to_owned(),
+            cells,
+            places,
+            comma: Vec::new(),
+            is_certain: Vec::new(),
+            has_signs: Vec::new(),
+            booleans: [None, None],
+        };
         table.find_decimal_marks(options.decimal);
-        table.leave_sum_out();
         table.find_booleans();
         Ok(table)
     }
@@ -86,7 +97,9 @@ impl Table {
             }
         }
         let (all_points, all_commas) = (points.iter().sum::<usize>(), commas.iter().sum::<usize>());
-        let usual = all_commas > all_points;
+        // Where commas separate the cells, those in one column say nothing about another.
+        let usual = !self.cells.has_commas && all_commas > all_points;
+        self.is_certain = (0..columns).map(|at| points[at] != commas[at]).collect();
         self.comma = (0..columns)
             .map(|at| {
                 decimal.map_or(if points[at] == commas[at] { usual } else { commas[at] > points[at] }, |decimal| {
@@ -112,11 +125,12 @@ impl Table {
         }
     }
 
-    /// Leaves out a last row that has the sums of the others, or says that it has.
-    fn leave_sum_out(&mut self) {
+    /// Leaves out a last row that has the sums of the others, and says so in the notes. For a table to train on.
+    pub fn leave_sum_out(&mut self) {
         const WORDS: [&str; 9] =
             ["total", "totals", "grand total", "sum", "summe", "gesamt", "insgesamt", "somme", "suma"];
-        let Some(last) = self.len().checked_sub(1).filter(|&last| last > 2) else { return };
+        let is_filled = |row: &usize| (0..self.header().len()).any(|at| self.value(*row, at).is_some());
+        let Some(last) = (0..self.len()).rev().find(is_filled).filter(|&last| last > 2) else { return };
         let cells = (0..self.header().len()).filter(|&at| self.value(last, at).is_some()).collect::<Vec<_>>();
         let Some(&first) = cells.first() else { return };
         let label = self.cell(last, first).trim_end_matches([':', '.']);
@@ -131,14 +145,20 @@ impl Table {
         };
         let sums = cells.iter().filter(|&&at| is_sum(at)).count();
         let numbers = cells.iter().filter(|&&at| self.number(last, at).is_some()).count();
-        if is_labelled || (sums == numbers && sums > 1) {
+        // Without a label there is an empty cell where the others have one.
+        let is_unlabelled = cells.len() < self.header().len() && sums == numbers && sums > 1;
+        if (is_labelled && sums > 0) || is_unlabelled {
             let line = self.cells.lines[last];
-            self.cells.pop();
+            while self.len() > last {
+                self.cells.pop();
+            }
             self.cells.notes.push(format!("Line {line}, the last row, has the sums of the others and is left out"));
         }
     }
 
     fn find_booleans(&mut self) {
+        let has_plus = |at| (0..self.len()).any(|row| self.cell(row, at) == "+");
+        self.has_signs = (0..self.header().len()).map(has_plus).collect();
         for (i, word) in ["false", "true"].into_iter().enumerate() {
             let mut all = (0..self.len()).flat_map(|row| (0..self.header().len()).map(move |at| (row, at)));
             let found = all.find(|&(row, at)| self.cell(row, at).eq_ignore_ascii_case(word));
@@ -204,7 +224,8 @@ impl Table {
 
     /// The text of a cell, if it is not missing; true and false in their first spelling, whatever it is here.
     fn value(&self, row: usize, column: usize) -> Option<&str> {
-        let text = Some(self.cell(row, column)).filter(|text| !value::is_missing(text))?;
+        let is_sign = |text: &str| text == "-" && self.has_signs.get(column).is_some_and(|&has_signs| has_signs);
+        let text = Some(self.cell(row, column)).filter(|text| is_sign(text) || !value::is_missing(text))?;
         if !value::is_boolean(text) {
             return Some(text);
         }
@@ -214,6 +235,11 @@ impl Table {
     /// The number that stands in a cell, if one does.
     fn number(&self, row: usize, column: usize) -> Option<f64> {
         value::number(self.cell(row, column), self.comma[column])
+    }
+
+    /// The same in a column that was read with this decimal mark before, which decides where the cells do not.
+    fn number_as(&self, row: usize, column: usize, comma: bool) -> Option<f64> {
+        value::number(self.cell(row, column), if self.is_certain[column] { self.comma[column] } else { comma })
     }
 
     /// A cell as an error names it.
@@ -256,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn commas_between_cells_say_nothing_about_other_columns() {
+        let table = table("tags,dist\n\"1,5\",2.784\n\"2,7\",3.123\n");
+        assert_eq!(table.number(0, 1), Some(2.784));
+    }
+
+    #[test]
+    fn a_minus_beside_a_plus_is_a_value() {
+        let signs = table("a,b\n+,1\n-,-\n");
+        assert_eq!((signs.value(1, 0), signs.value(1, 1)), (Some("-"), None));
+    }
+
+    #[test]
     fn true_and_false_are_the_same_in_any_spelling() {
         let table = table("a,b\nTRUE,1\ntrue,2\nTrue,3\nFALSE,4\nfalse,5\nnone,6\n");
         let values = (0..table.len()).map(|row| table.value(row, 0)).collect::<Vec<_>>();
@@ -268,11 +306,15 @@ mod tests {
         for (csv, rows) in [
             ("k,a,b\nx,1,2\ny,3,4\nz,5,6\n,9,12\n", 3),
             ("k,a,b\nx,1,2\ny,3,4\nz,5,6\nTotal,9,\n", 3),
+            ("k,a,b\nx,1,2\ny,3,4\nz,5,6\nTotal,9,12\n,,\n,,\n", 3),
+            ("brand,price,rating\nShell,1.6,4\nBP,1.5,3\nEsso,1.4,4\nTotal,1.7,5\n", 4),
+            ("a,b,y\n1,2,3\n2,4,6\n3,6,9\n6,12,18\n", 4),
             ("k;a\nx;1\ny;3\nz;5\nSumme:;9\n", 3),
             ("k,a,b\nx,1,2\ny,3,4\nz,5,6\nw,9,13\n", 4),
             ("k,a\ntotal,1\ny,3\nz,5\ntotal,9\n", 4),
         ] {
-            let table = table(csv);
+            let mut table = table(csv);
+            table.leave_sum_out();
             assert_eq!(table.len(), rows, "{csv}");
             assert_eq!(table.notes().iter().any(|note| note.contains("sums")), rows == 3, "{:?}", table.notes());
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
-use super::value::{self, Decimal};
+use super::value::{self, Decimal, Evidence};
 
 /// What stands between two cells of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub(super) struct Cells {
     pub header: Vec<String>,
     /// What was found out, or done, that somebody may want to know.
     pub notes: Vec<String>,
+    /// Whether commas separate the cells.
+    pub has_commas: bool,
 }
 
 impl Cells {
@@ -114,13 +116,15 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &ReadOptions) -> Re
     if dialect.delimiter != Delimiter::Byte(b',') {
         notes.push(format!("Read as separated by {}", dialect.delimiter));
     }
-    let mut cells = Cells { notes, ..Default::default() };
+    let has_commas = dialect.delimiter == Delimiter::Byte(b',');
+    let mut cells = Cells { notes, has_commas, ..Default::default() };
 
     let is_numbers = first.iter().all(|cell| cell.parse::<f64>().is_ok());
     if is_numbers && !reading.no_header {
         cells.notes.push("The first line is numbers, so it is taken for a row, as with --no-header".into());
     }
     let has_header = !(reading.no_header || is_numbers);
+    let mut notes_of_header = Vec::new();
     if !has_header {
         scanner = begin;
     }
@@ -131,8 +135,20 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &ReadOptions) -> Re
     let is_ended = width == first.len() + 1 && record.cells().last() == Some("");
     let mut header = if has_header { first } else { (1..=width).map(|i| format!("column {i}")).collect() };
     if has_header && width == header.len() + 1 && !is_ended {
+        ensure!(
+            has_row_names(&scanner),
+            "{name}, read as separated by {}: rows have {width} cells, but the header has {}; fix the header, or set --delimiter",
+            dialect.delimiter,
+            header.len()
+        );
+        notes_of_header
+            .push("The header has no name for the first column, which is taken for names of the rows".to_owned());
         header.insert(0, String::new());
     }
+    if has_header && 2 * header.iter().filter(|cell| value::number(cell, false).is_some()).count() > header.len() {
+        notes_of_header.push("Most names in the header are numbers; if it is a row, take --no-header".to_owned());
+    }
+    cells.notes.append(&mut notes_of_header);
     cells.header = named(header, &mut cells.notes);
     let columns = cells.header.len();
     // At once, as to grow takes twice the room for a while.
@@ -171,6 +187,21 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &ReadOptions) -> Re
     }
     ensure!(cells.rows() > 0, "{name} has a header but no rows");
     Ok(cells)
+}
+
+/// Whether the first cells of the rows are names, as R writes them: all different, and no numbers but 1, 2, 3, ….
+fn has_row_names(scanner: &Scanner) -> bool {
+    let (mut ahead, mut record, mut seen) = (*scanner, Record::default(), HashSet::new());
+    let (mut are_counted, mut are_words) = (true, true);
+    while ahead.next(&mut record) {
+        let cell = record.cells().next().unwrap_or_default().to_owned();
+        are_counted &= cell == (seen.len() + 1).to_string();
+        are_words &= value::number(&cell, false).is_none();
+        if !seen.insert(cell) {
+            return false;
+        }
+    }
+    are_counted || are_words
 }
 
 /// Each column with a name of its own.
@@ -289,11 +320,14 @@ fn dialect(text: &str, delimiter: Option<Delimiter>) -> Dialect {
                 continue;
             }
             let Some(usual) = most_frequent(&widths) else { continue };
-            let alike = widths.iter().filter(|&&width| width == usual || width + 1 == usual).count();
-            let is_even = usual > 1 && alike as f64 / widths.len() as f64 > 0.9 && scanner.open.is_none();
+            // The header may be one short, or a title.
+            let rows = if widths.len() > 1 { &widths[1..] } else { &widths[..] };
+            let alike = rows.iter().filter(|&&width| width == usual).count();
+            let is_even = usual > 1 && alike as f64 / rows.len() as f64 > 0.9 && scanner.open.is_none();
+            let has_header = widths[0] == usual;
             // Under a wrong delimiter many cells still have the right one in them. In percent, so that a few do not decide.
             let plain = 100 * plain / cells.max(1);
-            let score = (is_even, odd == 0, usual > 1, plain, -(rank as isize), quoted, quote == b'"');
+            let score = (is_even, odd == 0, usual > 1, has_header, plain, -(rank as isize), quoted, quote == b'"');
             if best.as_ref().is_none_or(|(other, _)| score > *other) {
                 best = Some((score, dialect));
             }
@@ -302,10 +336,9 @@ fn dialect(text: &str, delimiter: Option<Delimiter>) -> Dialect {
     best.map_or(Dialect { delimiter: Delimiter::Byte(b','), quote: b'"' }, |(_, dialect)| dialect)
 }
 
-/// Whether a cell is a number, a date or missing, or has no character in it that could be a delimiter.
+/// Whether a cell has no character in it that could be a delimiter, but for a number that can only be read with it.
 fn is_plain(cell: &str) -> bool {
-    let is_number = || value::number(cell, false).or_else(|| value::number(cell, true)).is_some();
-    !cell.contains([',', ';', '|', '\t']) || is_number() || value::is_date(cell)
+    !cell.contains([',', ';', '|', '\t']) || matches!(value::evidence(cell), Evidence::Only(_))
 }
 
 fn most_frequent(widths: &[usize]) -> Option<usize> {
@@ -345,7 +378,9 @@ fn skip_preamble(scanner: &mut Scanner, no_header: bool, notes: &mut Vec<String>
         let Some(next) = rows.get(i + 1) else { return false };
         if rows[i][0].starts_with('#') && !is_mostly_marked {
             // A header may begin with it, too; then rows follow.
-            return rows[i].len() != usual || next[0].starts_with('#') || !has_number(next);
+            let is_header =
+                |row: &Vec<String>, next: Option<&Vec<String>>| !has_number(row) && next.is_some_and(has_number);
+            return rows[i].len() != usual || next[0].starts_with('#') || is_header(next, rows.get(i + 2));
         }
         if no_header || filled.iter().any(|cell| is_number(cell)) {
             return false;
@@ -604,6 +639,13 @@ mod tests {
             ("x;y\n1,5;2,5\n3,5;4,5\n", b';'),
             ("x,y\n\"1;2\",3\n\"4;5\",6\n", b','),
             ("sep=;\nx;y\n1;2\n", b';'),
+            ("name,a,b,y\nSample 1,4.9,3.6,39\nSample 2,4.8,3.1,40\n", b','),
+            ("product,stars,price\niPhone 12,4.5,799\niPhone 13,4.6,899\n", b','),
+            ("quarter,sales\nQ1 2000,45\nQ2 2000,46\n", b','),
+            ("full name,x\nBob May,5\nAnn May,6\n", b','),
+            ("k,v\nx;1,2\ny;3,4\n", b','),
+            ("k,v\n3|4,2\n5|6,4\n", b','),
+            ("bp,y\n120 80,5\n130 90,6\n", b','),
             ("\"sep=|\"\r\nx|y\r\n1|2\r\n", b'|'),
         ] {
             let cells = read("t.csv", text.as_bytes(), &ReadOptions::default())?;
@@ -633,6 +675,11 @@ mod tests {
         // A header that begins with #, and one cell less than rows have.
         assert_eq!(cells(b"#id,b\n1,2\n3,4\n")?[0], ["#id", "b"]);
         assert_eq!(cells(b"a\n\"r1\" 1\n\"r2\" 3\n")?[0], ["column 1", "a"]);
+        assert_eq!(cells(b"#chrom,kind\na,x\nb,y\n")?[0], ["#chrom", "kind"]);
+        for odd in ["region,price\nnorth,2,20\nsouth,3,40\nnorth,4,50\n", "rooms,price\n1,109,1996\n4,20,2001\n"] {
+            let error = cells(odd.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("rows have 3 cells, but the header has 2"), "{error}");
+        }
         Ok(())
     }
 

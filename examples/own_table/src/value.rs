@@ -43,7 +43,7 @@ pub(super) fn number(text: &str, comma: bool) -> Option<f64> {
     let first = parts.next()?;
     let mut joined = first.to_owned();
     for part in parts {
-        if part.len() != 3 || first.is_empty() || first.len() > 3 {
+        if part.len() != 3 || first.is_empty() || first.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         joined += part;
@@ -144,7 +144,7 @@ mod tests {
         }
         assert_eq!(number("1.234,50 €", true), Some(1234.5));
         assert_eq!((number("12,5 %", true), number("1.234.567", true)), (Some(12.5), Some(1_234_567.0)));
-        assert_eq!(number("1 234,5", true), Some(1234.5));
+        assert_eq!((number("1 234,5", true), number("1.5e1", true)), (Some(1234.5), None));
         for text in ["", "a", "1,23", "1,2345", "inf", "nan", "12-3", "1e400", "1 2", "0x1", "e", "--1", "%", "1,234,5"]
         {
             assert_eq!(number(text, false), None, "{text}");

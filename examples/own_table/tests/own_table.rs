@@ -248,45 +248,41 @@ fn a_checkpoint_of_other_data_or_another_loss_is_refused() {
     assert!(error.contains("its data was ") || error.contains("its validation part was "), "{error}");
 }
 
-/// A run that a validation part may end, broken off in the middle of an epoch and resumed: its weights, the best ones, and how
-/// long they have been the best.
+/// A run that a validation part may end, interrupted anywhere and resumed: its weights, the best ones, and how long they have been
+/// the best. With one step in an epoch each interruption comes at the end of one.
 #[cfg(unix)]
 #[test]
 fn interrupted_with_a_validation_part_it_resumes_to_the_same_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, checkpoint) = in_folder(&folder, "checkpoint");
-    let ((whole, w), (rest, r)) = (in_folder(&folder, "whole"), in_folder(&folder, "rest"));
-    let (csv, c) = in_folder(&folder, "table.csv");
-    let row = |i: usize| format!("{}.5,{}.5,{}\n", i * 7 % 3000, i * 13 % 101, i * 7 % 3000 / 30 + i * i % 97);
-    std::fs::write(csv, format!("x,z,y\n{}", (0..6000).map(row).collect::<String>())).unwrap();
-    let start = ["--csv", &c, "--target", "y", "--lr", "2e-4", "--no-progress"];
-    fn with<'a>(start: &[&'a str], args: &[&'a str]) -> Vec<&'a str> {
-        [start, args].concat()
-    }
-    stdout(&run(&with(&start, &["--epochs", "600", "--save", &w])));
-    // Until it ends by itself, which it does after some of these.
-    stdout(&run(&with(&start, &["--epochs", "3", "--checkpoint", &checkpoint])));
-    let resume = with(&start, &["--epochs", "600", "--checkpoint", &checkpoint, "--resume", &checkpoint, "--save", &r]);
-    let mut interrupted = 0;
-    for round in 0..200u64 {
-        let mut child = command().args(&resume).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(40 + round * 7 % 30));
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        let code = child.wait().unwrap().code();
-        interrupted += usize::from(code == Some(130));
-        if code == Some(0) {
-            break;
+    for (batch_size, lr) in [("60", "2e-4"), ("10000", "1e-2")] {
+        let folder = tempfile::tempdir().unwrap();
+        let ((_, checkpoint), (csv, c)) = (in_folder(&folder, "checkpoint"), in_folder(&folder, "table.csv"));
+        let ((whole, w), (rest, r)) = (in_folder(&folder, "whole"), in_folder(&folder, "rest"));
+        let row = |i: usize| format!("{}.5,{}.5,{}\n", i * 7 % 3000, i * 13 % 101, i * 7 % 3000 / 30 + i * i % 97);
+        std::fs::write(csv, format!("x,z,y\n{}", (0..6000).map(row).collect::<String>())).unwrap();
+        let start = ["--csv", &c, "--target", "y", "--lr", lr, "--batch-size", batch_size, "--no-progress"];
+        let with = |args: &[&str]| start.iter().chain(args).map(|&word| word.to_owned()).collect::<Vec<_>>();
+        stdout(&command().args(with(&["--epochs", "600", "--save", &w])).output().unwrap());
+        stdout(&command().args(with(&["--epochs", "3", "--checkpoint", &checkpoint])).output().unwrap());
+        let resume = with(&["--epochs", "600", "--checkpoint", &checkpoint, "--resume", &checkpoint, "--save", &r]);
+        let mut interrupted = 0;
+        for round in 0..200u64 {
+            let mut child = command().args(&resume).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(40 + round * 7 % 30));
+            Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            let code = child.wait().unwrap().code();
+            interrupted += usize::from(code == Some(130));
+            if code == Some(0) {
+                break;
+            }
         }
+        // A run that finished as it was interrupted has written its checkpoint, and can't be resumed any more.
+        let last = command().args(&resume).output().unwrap();
+        let error = String::from_utf8_lossy(&last.stderr);
+        let is_over = error.contains("no longer improved") || error.contains("raise --epochs");
+        assert!(last.status.success() || is_over, "{error}");
+        assert!(interrupted > 2, "{interrupted}");
+        assert_eq!(tensors(&rest), tensors(&whole), "batches of {batch_size}");
     }
-    // A run that finished as it was interrupted has written its checkpoint, and can't be resumed any more.
-    let last = run(&resume);
-    let error = String::from_utf8_lossy(&last.stderr);
-    assert!(
-        last.status.success() || error.contains("no longer improved") || error.contains("raise --epochs"),
-        "{error}"
-    );
-    assert!(interrupted > 2, "{interrupted}");
-    assert_eq!(tensors(&rest), tensors(&whole));
 }
 
 #[test]
@@ -327,10 +323,11 @@ fn a_table_is_read_as_its_owner_means_it() {
     let rows = |row: &dyn Fn(usize) -> String| (0..40).map(row).collect::<String>();
     let said = described(
         &format!(
-            "sep=;\nUmsatz 2024;;\nGröße;Preis;Art\n{}Summe;1.000,00 €;\n",
+            "sep=;\nUmsatz 2024;;\nGröße;Preis;Art\n{}Summe;{},00 €;\n",
             rows(&|i| {
                 format!("{},5 %;1.{:03},50 €;{}\n", i * 7 % 40, i * i % 900, ["TRUE", "true", "False"][i % 3])
-            })
+            }),
+            40 * 1000 + 20 + (0..40).map(|i| i * i % 900).sum::<usize>()
         ),
         &["--target", "Preis"],
     );
@@ -359,4 +356,42 @@ fn a_table_is_read_as_its_owner_means_it() {
         &["--target", "y"],
     );
     assert!(said.contains("different units ($, €)"), "{said}");
+}
+
+#[test]
+fn every_row_is_predicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((csv, c), (_, m)) = (in_folder(&folder, "table.csv"), in_folder(&folder, "model.safetensors"));
+    let row = |i: usize| format!("{};{}.{:03},50;{};c{}\n", i % 7, 1 + i % 9, i * 37 % 1000, i * i % 31, i % 3);
+    std::fs::write(&csv, format!("a;b;y;k\n{}", (0..60).map(row).collect::<String>())).unwrap();
+    stdout(&run(&["--csv", &c, "--target", "y", "--epochs", "1", "--save", &m]));
+    let predicted = |text: &str| {
+        std::fs::write(&csv, text).unwrap();
+        stdout(&run(&["--csv", &c, "--init", &m, "--predict", "-"])).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The last row is the sum of the others, which only matters to training.
+    assert_eq!(predicted("a;b;k\n0;1,0;c0\n1;0,0;c1\n0;0,0;c2\n1;1,0;\n").len(), 5);
+    // What a column was read as is remembered: here nothing else tells that a point separates thousands.
+    let last = |line: &str| line.rsplit(',').next().unwrap().to_owned();
+    let (plain, decimals) = (predicted("a;b;k\n0;1.234;c0\n"), predicted("a;b;k\n0;1.234,00;c0\n"));
+    assert_eq!(last(&plain[1]), last(&decimals[1]));
+}
+
+#[test]
+fn a_class_that_the_model_does_not_know_is_left_out_of_the_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((csv, c), (_, m), (_, o)) =
+        (in_folder(&folder, "table.csv"), in_folder(&folder, "model.safetensors"), in_folder(&folder, "out.csv"));
+    let table = |classes: &[&str]| {
+        (0..90).fold("x,k\n".to_owned(), |text, i| format!("{text}{}.5,{}\n", i * 7 % 90, classes[i % classes.len()]))
+    };
+    std::fs::write(&csv, table(&["a", "b", "c"])).unwrap();
+    stdout(&run(&["--csv", &c, "--target", "k", "--epochs", "1", "--save", &m]));
+    std::fs::write(&csv, table(&["a", "d"])).unwrap();
+    let output = run(&["--csv", &c, "--init", &m, "--predict", &o]);
+    assert!(stdout(&output).contains("(45 samples)"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("45 rows have a k that the model does not know"));
+    // Fewer classes than the weights of --init were trained for, each with its weight.
+    std::fs::write(&csv, table(&["b", "c"])).unwrap();
+    stdout(&run(&["--csv", &c, "--target", "k", "--init", &m, "--balance", "--epochs", "1"]));
 }

@@ -28,7 +28,7 @@ pub use session::Session;
 
 #[cfg(feature = "terminal")]
 pub use terminal::{
-    Comparison, DatasetName, FileOptions, InputFile, Terminal, checkpoint, hub, idx, is_stdout, plot, run, write,
+    Comparison, DatasetName, FileOptions, InputFile, Terminal, checkpoint, hub, idx, is_stdout, plot, probe, run, write,
 };
 
 /// Runs an example without a terminal's comforts: lines on standard output, notes on standard error.

@@ -269,7 +269,9 @@ impl FromArgMatches for Given {
 
 /// The same text for the same number, however it is written.
 fn normal(text: &str) -> String {
-    text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| number.to_string())
+    let whole = text.parse::<i128>().map(|number| number.to_string());
+    let number = || text.parse::<f64>().map(|number| number.to_string());
+    whole.or_else(|_| number()).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -70,6 +70,11 @@ impl<'a> Run<'a> {
         self.losses.len() / self.batches_in_epoch()
     }
 
+    /// Whether the last mini-batch was the last one of an epoch.
+    pub fn is_at_epoch_end(&self) -> bool {
+        self.batches().is_multiple_of(self.batches_in_epoch())
+    }
+
     /// Continues a training run with these losses.
     pub fn resume(&mut self, losses: Vec<f32>) {
         self.trainer.completed_steps = self.steps(losses.len());

@@ -1,6 +1,6 @@
 use super::checkpoint;
 use super::device::DeviceName;
-use super::files::{is_stdout, write};
+use super::files::{followed, is_stdout, write};
 use super::plot;
 use crate::frontend::Ui;
 use crate::session::Session;
@@ -140,6 +140,7 @@ impl FileOptions {
 fn is_same_file(a: &Path, b: &Path) -> bool {
     // What is not there yet will be in a folder that is.
     let real = |path: &Path| {
+        let path = &followed(path).unwrap_or_else(|_| path.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let new = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
         path.canonicalize().ok().or_else(new).unwrap_or_else(|| path.to_owned())

@@ -3,7 +3,7 @@
 use super::interrupt::set_temporary;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -14,13 +14,20 @@ use tempfile::NamedTempFile;
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> Result<()> {
         match target(path)? {
-            Target::Stdout => Ok(stdout()?.write_all(bytes)?),
+            // A reader that stops early (`| head`) is no failure.
+            Target::Stdout => match stdout().and_then(|mut stdout| stdout.write_all(bytes)) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => Ok(written?),
+            },
             // Written to, not replaced.
             Target::Device => Ok(File::options().write(true).open(path)?.write_all(bytes)?),
             Target::File(real) => {
                 let file = temporary(&real)?;
                 set_temporary(Some(file.path().to_owned()));
                 let written = (|| {
+                    if let Ok(older) = std::fs::metadata(&real) {
+                        file.as_file().set_permissions(older.permissions())?;
+                    }
                     file.as_file().write_all(bytes)?;
                     file.as_file().sync_all()?;
                     file.persist(&real)?;
@@ -38,7 +45,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// If it can't.
-pub(super) fn probe(path: &Path) -> Result<()> {
+pub fn probe(path: &Path) -> Result<()> {
     let probe = || -> Result<()> {
         if let Target::File(real) = target(path)? {
             temporary(&real)?;
@@ -74,7 +81,7 @@ fn target(path: &Path) -> Result<Target> {
 }
 
 /// The end of a chain of links, which need not exist.
-fn followed(path: &Path) -> Result<PathBuf> {
+pub(super) fn followed(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..40 {
         let Ok(link) = std::fs::read_link(&path) else { return Ok(path) };

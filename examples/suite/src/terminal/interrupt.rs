@@ -1,4 +1,4 @@
-//! Ctrl-C, or SIGTERM: during training the first one ends the run in good order, and the second one at once. At other times the
+//! Ctrl-C: during training the first one ends the run in good order, and the second one at once. At other times the
 //! first one ends the program.
 //!
 //! A signal handler belongs to the process, and so does its state.
@@ -38,6 +38,10 @@ pub(super) struct Listening(());
 pub(super) fn listen() -> Listening {
     IS_REQUESTED.store(false, Ordering::SeqCst);
     IS_TRAINING.store(true, Ordering::SeqCst);
+    // A parent that has it ignored, as a shell for a job in the background, means it.
+    if is_ignored() {
+        return Listening(());
+    }
     // It fails if there is a handler already, such as that of an earlier training.
     let _ = ctrlc::set_handler(|| {
         if !IS_TRAINING.load(Ordering::SeqCst) || IS_REQUESTED.swap(true, Ordering::SeqCst) {
@@ -48,6 +52,14 @@ pub(super) fn listen() -> Listening {
         }
     });
     Listening(())
+}
+
+/// Whether Ctrl-C is ignored, as far as the system says.
+fn is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // SIGINT is signal 2, and the mask begins with signal 1.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 2 != 0)
 }
 
 impl Drop for Listening {

@@ -14,7 +14,7 @@ mod quiet;
 
 pub use comparison::Comparison;
 pub use file_options::{FileOptions, InputFile};
-pub use files::{is_stdout, write};
+pub use files::{is_stdout, probe, write};
 pub use hub::DatasetName;
 
 use crate::frontend::{Digit, Frontend, RunEvent, Ui, parse};
@@ -60,10 +60,20 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Whether the error is that the output is no longer read.
+/// The context of an error of standard output.
+#[derive(Debug, Clone, Copy)]
+struct StandardOutput;
+
+impl std::fmt::Display for StandardOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("writing to standard output")
+    }
+}
+
+/// Whether the error is that standard output is no longer read.
 fn is_closed(error: &anyhow::Error) -> bool {
     let io_error = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io_error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    error.is::<StandardOutput>() && io_error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// The name of the running example.
@@ -141,7 +151,7 @@ impl Frontend for Terminal {
                 *self.closed.borrow_mut() = Some(error);
                 Ok(())
             }
-            written => written.context("writing to standard output"),
+            written => written.context(StandardOutput),
         }
     }
 
@@ -183,13 +193,12 @@ impl Frontend for Terminal {
                     }
                 }
             }
-            RunEvent::Step if interrupt::is_requested() => {
-                // Now, as the weights of the best epoch may take the place of those of this step.
-                self.keep(run, adam)?;
-                run.is_interrupted = true;
-                return Ok(ControlFlow::Break(()));
-            }
+            // After the last step of an epoch validation comes first: a resumed run would not repeat it.
+            RunEvent::Step if interrupt::is_requested() && !run.is_at_epoch_end() => return self.interrupt(run, adam),
             RunEvent::Step => {}
+            RunEvent::Epoch if interrupt::is_requested() && run.epochs() < run.trainer.epochs => {
+                return self.interrupt(run, adam);
+            }
             RunEvent::Epoch => self.keep(run, adam)?,
             RunEvent::End => self.end(run)?,
             RunEvent::Failure => self.close(),
@@ -265,6 +274,15 @@ impl Terminal {
         Ok(())
     }
 
+    /// Ends the training in good order. The checkpoint is written now, as the weights of the best epoch may replace those of this
+    /// step.
+    fn interrupt(&self, run: &mut Run, adam: &Adam) -> Result<ControlFlow<()>> {
+        ensure!(run.session.parameters().are_finite()?, "the weights are not finite; a smaller --lr may help");
+        self.keep(run, adam)?;
+        run.is_interrupted = true;
+        Ok(ControlFlow::Break(()))
+    }
+
     /// Writes the checkpoint. If that fails, the training goes on: the next one may succeed.
     fn keep(&self, run: &mut Run, adam: &Adam) -> Result<()> {
         let Some(path) = &run.session.options().files.checkpoint else { return Ok(()) };
@@ -291,7 +309,7 @@ impl Terminal {
         let failures = failures.map(|error| one_line(&error)).collect::<Vec<_>>();
         ensure!(failures.is_empty(), "{}", failures.join("; "));
         if let Some(error) = self.closed.take() {
-            return Err(error).context("writing to standard output");
+            return Err(error).context(StandardOutput);
         }
         if run.is_interrupted || interrupt::is_requested() {
             let files = self.files.borrow();
