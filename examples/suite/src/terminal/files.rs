@@ -1,6 +1,6 @@
 //! Files that a run leaves: each is written under a temporary name, and appears under its own once it is complete.
 
-use super::interrupt::set_temporary;
+use super::interrupt;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -22,8 +22,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
             // Written to, not replaced.
             Target::Device => Ok(File::options().write(true).open(path)?.write_all(bytes)?),
             Target::File(real) => {
-                let file = temporary(&real)?;
-                set_temporary(Some(file.path().to_owned()));
+                let file = {
+                    let mut known = interrupt::temporary();
+                    let file = temporary(&real)?;
+                    *known = Some(file.path().to_owned());
+                    file
+                };
                 let written = (|| {
                     if let Ok(older) = std::fs::metadata(&real) {
                         file.as_file().set_permissions(older.permissions())?;
@@ -33,7 +37,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
                     file.persist(&real)?;
                     Ok(())
                 })();
-                set_temporary(None);
+                *interrupt::temporary() = None;
                 written
             }
         }
@@ -48,6 +52,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn probe(path: &Path) -> Result<()> {
     let probe = || -> Result<()> {
         if let Target::File(real) = target(path)? {
+            // Removed before the handler of Ctrl-C may end the program.
+            let _known = interrupt::temporary();
             temporary(&real)?;
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The exit code of an interrupted program, by convention.
 pub(super) const EXIT_CODE: u8 = 130;
@@ -25,11 +25,12 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// The temporary file that is being written, to be removed if the program ends meanwhile.
 static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-pub(super) fn set_temporary(path: Option<PathBuf>) {
-    *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner) = path;
+/// The temporary file that is being written, which the handler removes. A file is created with this lock held, and the handler ends
+/// the program with it held, so that none is created that the handler does not know of.
+pub(super) fn temporary() -> MutexGuard<'static, Option<PathBuf>> {
+    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// As long as it is held, the first Ctrl-C is only a request.
@@ -45,7 +46,8 @@ pub(super) fn listen() -> Listening {
     // It fails if there is a handler already, such as that of an earlier training.
     let _ = ctrlc::set_handler(|| {
         if !IS_TRAINING.load(Ordering::SeqCst) || IS_REQUESTED.swap(true, Ordering::SeqCst) {
-            if let Some(path) = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let temporary = temporary();
+            if let Some(path) = &*temporary {
                 let _ = std::fs::remove_file(path);
             }
             std::process::exit(EXIT_CODE.into());
