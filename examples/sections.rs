@@ -31,7 +31,7 @@ pub mod triplet_margin_with_distance;
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use std::ffi::OsString;
-use suite::{Ui, parse, run};
+use suite::{Ui, parse_arguments, run};
 
 /// An example that trains one loss.
 pub struct Section {
@@ -51,7 +51,7 @@ macro_rules! section {
         Section {
             name: stringify!($name),
             command: $name::$options::command,
-            run: |arguments, ui| $name::example(parse::<$name::$options>(arguments)?, ui),
+            run: |arguments, ui| $name::example(parse_arguments::<$name::$options>(arguments)?, ui),
         }
     };
 }

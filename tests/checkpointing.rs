@@ -223,7 +223,7 @@ fn ctrl_c_writes_what_was_asked_for() {
     assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), steps + 1);
     assert!(std::fs::read_to_string(&plot).unwrap().starts_with("<svg"));
 
-    // Where it was broken off, in the middle of an epoch, it goes on to where an unbroken run gets.
+    // Interrupted in the middle of an epoch and resumed, it ends where an uninterrupted run does.
     let epochs = (steps / 41 + 2).to_string();
     let (rest, whole) = (folder.arg("rest"), folder.arg("whole"));
     stdout(&run("mse", &["--epochs", &epochs, "--resume", &checkpoint, "--save", &rest]));

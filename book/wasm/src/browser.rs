@@ -4,7 +4,7 @@
 //! again for each task: what was trained so far is kept between two runs, and a run ends after so many steps. A task can also be to
 //! describe the options, to report how good the model is, or to show what it makes of one image.
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use candle_losses::Adam;
 use candle_losses::data::{TensorDataset, TrainTestSplit};
@@ -144,7 +144,7 @@ impl Browser {
         let arguments = [self.section.name].into_iter().map(OsString::from);
         let arguments = arguments.chain(self.arguments.iter().map(OsString::from)).collect();
         match (self.section.run)(arguments, &(self.clone() as Ui)) {
-            Err(error) if !error.is::<Done>() => Err(first_line(error)),
+            Err(error) if !error.is::<Done>() => Err(error),
             _ => Ok(self.found.take()),
         }
     }
@@ -255,17 +255,6 @@ impl Frontend for Browser {
             truth: digit.truth.clone(),
         });
         self.found.borrow_mut().shown = shown.collect();
-    }
-}
-
-/// What clap says, without how to ask for help; another error as it is.
-fn first_line(error: Error) -> Error {
-    match error.downcast::<clap::Error>() {
-        Ok(error) => {
-            let text = error.to_string();
-            anyhow!(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
-        }
-        Err(error) => error,
     }
 }
 

@@ -34,11 +34,11 @@ pub struct Table {
     name: String,
     cells: read::Cells,
     places: HashMap<String, usize>,
-    /// Of each column whether a comma stands before decimals.
+    /// For each column, whether its decimal mark is a comma.
     comma: Vec<bool>,
-    /// Of each column whether its own cells say so.
+    /// For each column, whether its own cells decide that.
     is_certain: Vec<bool>,
-    /// Of each column whether - is a value, as + is.
+    /// For each column, whether - is a value beside +.
     has_signs: Vec<bool>,
     /// The first spelling of true and of false.
     booleans: [Option<String>; 2],
@@ -67,17 +67,20 @@ impl Table {
             has_signs: Vec::new(),
             booleans: [None, None],
         };
-        table.find_decimal_marks(options.decimal);
-        table.find_booleans();
+        table.examine(options.decimal);
         Ok(table)
     }
 
-    /// Which mark stands before decimals, by the cells of each column, and where they allow both by those of the others.
-    fn find_decimal_marks(&mut self, decimal: Option<Decimal>) {
+    /// Examines each cell once: finds the decimal mark of each column (if its cells allow both, from the other columns), units, signs
+    /// and booleans.
+    fn examine(&mut self, decimal: Option<Decimal>) {
         let columns = self.header().len();
         let (mut points, mut commas, mut either) = (vec![0usize; columns], vec![0usize; columns], vec![None; columns]);
+        self.has_signs = vec![false; columns];
+        let mut booleans = [None, None];
         for column in 0..columns {
-            let mut units = BTreeSet::new();
+            // Without a unit they are the most, and are counted apart.
+            let (mut units, mut has_plain) = (BTreeSet::new(), false);
             for row in 0..self.len() {
                 let text = self.cell(row, column);
                 match value::evidence(text) {
@@ -86,27 +89,33 @@ impl Table {
                     Evidence::Only(Decimal::Comma) => commas[column] += 1,
                     Evidence::Either => _ = either[column].get_or_insert(row),
                 }
-                if units.len() < 3 && (value::number(text, false).is_some() || value::number(text, true).is_some()) {
-                    units.insert(value::unit(text));
+                // What is a number is only asked where that would add a unit.
+                let is_number = || value::number(text, false).or_else(|| value::number(text, true)).is_some();
+                match value::unit(text) {
+                    None => has_plain = has_plain || is_number(),
+                    Some(unit) if units.len() < 3 && !units.contains(&unit) && is_number() => _ = units.insert(unit),
+                    Some(_) => {}
+                }
+                if text == "+" {
+                    self.has_signs[column] = true;
+                } else if value::is_boolean(text) {
+                    booleans[usize::from(text.eq_ignore_ascii_case("true"))].get_or_insert((row, column));
                 }
             }
-            if units.len() > 1 {
-                let units = units.iter().map(|unit| if unit.is_empty() { "none" } else { unit }).collect::<Vec<_>>();
+            if units.len() + usize::from(has_plain) > 1 {
+                let units = has_plain.then_some("none").into_iter().chain(units.iter().map(String::as_str));
+                let units = units.collect::<Vec<_>>();
                 let note = format!("{} has numbers with different units ({})", self.header()[column], units.join(", "));
                 self.cells.notes.push(note + ", which are read as if they were the same");
             }
         }
+        self.booleans = booleans.map(|at| at.map(|(row, column)| self.cell(row, column).to_owned()));
         let (all_points, all_commas) = (points.iter().sum::<usize>(), commas.iter().sum::<usize>());
         // Where commas separate the cells, those in one column say nothing about another.
         let usual = !self.cells.has_commas && all_commas > all_points;
         self.is_certain = (0..columns).map(|at| points[at] != commas[at]).collect();
-        self.comma = (0..columns)
-            .map(|at| {
-                decimal.map_or(if points[at] == commas[at] { usual } else { commas[at] > points[at] }, |decimal| {
-                    decimal == Decimal::Comma
-                })
-            })
-            .collect();
+        let found = |at: usize| if points[at] == commas[at] { usual } else { commas[at] > points[at] };
+        self.comma = (0..columns).map(|at| decimal.map_or(found(at), |decimal| decimal == Decimal::Comma)).collect();
         if decimal.is_some() {
             return;
         }
@@ -137,6 +146,10 @@ impl Table {
         let is_labelled = WORDS.iter().any(|word| label.eq_ignore_ascii_case(word));
         // Not where the word is a value like the others.
         let is_labelled = is_labelled && !(0..last).any(|row| self.cell(row, first).eq_ignore_ascii_case(label));
+        // Without a label there is an empty cell where the others have one.
+        if !is_labelled && cells.len() == self.header().len() {
+            return;
+        }
         let is_sum = |at: usize| {
             let numbers = (0..last).filter_map(|row| self.number(row, at)).collect::<Vec<_>>();
             let sum = numbers.iter().sum::<f64>();
@@ -145,24 +158,12 @@ impl Table {
         };
         let sums = cells.iter().filter(|&&at| is_sum(at)).count();
         let numbers = cells.iter().filter(|&&at| self.number(last, at).is_some()).count();
-        // Without a label there is an empty cell where the others have one.
-        let is_unlabelled = cells.len() < self.header().len() && sums == numbers && sums > 1;
-        if (is_labelled && sums > 0) || is_unlabelled {
+        if sums > 0 && (is_labelled || (sums == numbers && sums > 1)) {
             let line = self.cells.lines[last];
             while self.len() > last {
                 self.cells.pop();
             }
             self.cells.notes.push(format!("Line {line}, the last row, has the sums of the others and is left out"));
-        }
-    }
-
-    fn find_booleans(&mut self) {
-        let has_plus = |at| (0..self.len()).any(|row| self.cell(row, at) == "+");
-        self.has_signs = (0..self.header().len()).map(has_plus).collect();
-        for (i, word) in ["false", "true"].into_iter().enumerate() {
-            let mut all = (0..self.len()).flat_map(|row| (0..self.header().len()).map(move |at| (row, at)));
-            let found = all.find(|&(row, at)| self.cell(row, at).eq_ignore_ascii_case(word));
-            self.booleans[i] = found.map(|(row, at)| self.cell(row, at).to_owned());
         }
     }
 
@@ -232,12 +233,12 @@ impl Table {
         self.booleans[usize::from(text.eq_ignore_ascii_case("true"))].as_deref().or(Some(text))
     }
 
-    /// The number that stands in a cell, if one does.
+    /// The number in a cell, if there is one.
     fn number(&self, row: usize, column: usize) -> Option<f64> {
         value::number(self.cell(row, column), self.comma[column])
     }
 
-    /// The same in a column that was read with this decimal mark before, which decides where the cells do not.
+    /// The number in a cell of a column whose decimal mark in training was this one; it decides if the cells here do not.
     fn number_as(&self, row: usize, column: usize, comma: bool) -> Option<f64> {
         value::number(self.cell(row, column), if self.is_certain[column] { self.comma[column] } else { comma })
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::value::{self, Decimal, Evidence};
 
-/// What stands between two cells of a row.
+/// The delimiter between two cells of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delimiter {
     /// One character of ASCII.
@@ -53,7 +53,7 @@ impl fmt::Display for Delimiter {
 /// How to read a file. What is not said is found out from its first lines.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadOptions {
-    /// What stands between two cells.
+    /// The delimiter between two cells.
     pub delimiter: Option<Delimiter>,
     /// Whether the first line is a row like the others, not the names of the columns.
     pub no_header: bool,
@@ -70,7 +70,7 @@ pub(super) struct Cells {
     /// The line that each row begins on.
     pub lines: Vec<u32>,
     pub header: Vec<String>,
-    /// What was found out, or done, that somebody may want to know.
+    /// Notes on how the file was read.
     pub notes: Vec<String>,
     /// Whether commas separate the cells.
     pub has_commas: bool,
@@ -113,10 +113,10 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &ReadOptions) -> Re
     let begin = scanner;
     ensure!(scanner.next(&mut record), "{name} is empty");
     let first = record.cells().map(str::to_owned).collect::<Vec<_>>();
-    if dialect.delimiter != Delimiter::Byte(b',') {
+    let has_commas = dialect.delimiter == Delimiter::Byte(b',');
+    if !has_commas {
         notes.push(format!("Read as separated by {}", dialect.delimiter));
     }
-    let has_commas = dialect.delimiter == Delimiter::Byte(b',');
     let mut cells = Cells { notes, has_commas, ..Default::default() };
 
     let is_numbers = first.iter().all(|cell| cell.parse::<f64>().is_ok());
@@ -124,7 +124,6 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &ReadOptions) -> Re
         cells.notes.push("The first line is numbers, so it is taken for a row, as with --no-header".into());
     }
     let has_header = !(reading.no_header || is_numbers);
-    let mut notes_of_header = Vec::new();
     if !has_header {
         scanner = begin;
     }
@@ -141,14 +140,12 @@ pub(super) fn read(name: &str, mut file: impl Read, reading: &ReadOptions) -> Re
             dialect.delimiter,
             header.len()
         );
-        notes_of_header
-            .push("The header has no name for the first column, which is taken for names of the rows".to_owned());
+        cells.notes.push("The header has no name for the first column, which is taken for names of the rows".into());
         header.insert(0, String::new());
     }
     if has_header && 2 * header.iter().filter(|cell| value::number(cell, false).is_some()).count() > header.len() {
-        notes_of_header.push("Most names in the header are numbers; if it is a row, take --no-header".to_owned());
+        cells.notes.push("Most names in the header are numbers; if it is a row, take --no-header".into());
     }
-    cells.notes.append(&mut notes_of_header);
     cells.header = named(header, &mut cells.notes);
     let columns = cells.header.len();
     // At once, as to grow takes twice the room for a while.

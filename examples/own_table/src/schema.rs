@@ -50,12 +50,12 @@ const MOST: usize = 10_000;
 
 const MEND: &str = "fix them, or empty them to leave their rows out";
 
-/// What stands in a column.
+/// Statistics of the cells of a column.
 struct Column<'a> {
     values: usize,
     numbers: usize,
     dates: usize,
-    /// How often each stands there, as long as they are not more than can be levels.
+    /// The count of each value, while there are few enough to be levels.
     counts: HashMap<&'a str, usize>,
     is_many: bool,
     /// The first rows whose values are no numbers.

@@ -13,18 +13,23 @@ pub(super) fn is_boolean(text: &str) -> bool {
     text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")
 }
 
+/// The units that a number may have.
+const UNITS: &str = "$€£¥%";
+
 /// What may stand beside a number.
 fn is_beside(c: char) -> bool {
-    c.is_whitespace() || "$€£¥%".contains(c)
+    c.is_whitespace() || UNITS.contains(c)
 }
 
-/// The currency or the % beside a number; nothing if there is none.
-pub(super) fn unit(text: &str) -> String {
-    text.chars().filter(|&c| is_beside(c) && !c.is_whitespace()).collect()
+/// The currency or the % beside a number, if there is one.
+pub(super) fn unit(text: &str) -> Option<String> {
+    let unit = || text.chars().filter(|c| UNITS.contains(*c)).collect::<String>();
+    // Of most cells the bytes say that there is none.
+    text.bytes().any(|byte| !byte.is_ascii() || b"$%".contains(&byte)).then(unit).filter(|unit| !unit.is_empty())
 }
 
 /// The finite number that a cell says, with a currency, `%` or separated thousands around it if need be. `comma` says whether
-/// a comma stands before the decimals.
+/// the decimal mark is a comma.
 pub(super) fn number(text: &str, comma: bool) -> Option<f64> {
     let plain = |text: &str| text.parse::<f64>().ok().filter(|number| (*number as f32).is_finite());
     // What the standard library takes for numbers and is a word.
@@ -75,6 +80,9 @@ pub(super) enum Evidence {
 
 /// What a cell says about the decimal mark of its column.
 pub(super) fn evidence(text: &str) -> Evidence {
+    if !text.bytes().any(|byte| byte == b'.' || byte == b',') {
+        return Evidence::Nothing;
+    }
     let digits = text.trim_matches(|c| is_beside(c) || "+-\u{2212}".contains(c));
     let is_mark = |c: char| c == '.' || c == ',';
     let is_group_separator = |c: char| c == '\'' || (c.is_whitespace() && c != '\n');

@@ -3,7 +3,7 @@
 use crate::options::Options;
 use crate::preset::Preset;
 use crate::progress::Run;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use candle_losses::Adam;
 use candle_losses::data::TrainTestSplit;
 use std::ops::ControlFlow;
@@ -97,6 +97,17 @@ pub struct Digit {
 pub fn parse<O: clap::Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> clap::error::Result<O> {
     let matches = O::command().allow_negative_numbers(true).try_get_matches_from(arguments)?;
     O::from_arg_matches(&matches)
+}
+
+/// The same with an error of one line, for a program that runs examples itself.
+///
+/// # Errors
+/// Those of clap, without how to ask for help.
+pub fn parse_arguments<O: clap::Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<O> {
+    parse(arguments).map_err(|error| {
+        let text = error.to_string();
+        anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    })
 }
 
 /// Lines on standard output and notes on standard error.

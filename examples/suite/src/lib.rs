@@ -17,7 +17,7 @@ mod terminal;
 pub mod views;
 
 pub use datasets::{BostonHousing, Digits, FakeImages};
-pub use frontend::{Digit, Frontend, RunEvent, Ui, parse};
+pub use frontend::{Digit, Frontend, RunEvent, Ui, parse, parse_arguments};
 pub use metrics::outputs;
 pub use options::{Args, DatasetArgs, Options};
 pub use parsers::{class_weights, test_fraction};

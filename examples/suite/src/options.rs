@@ -63,8 +63,7 @@ impl<D: DatasetArgs> Args<D> {
         {
             let read = dataset.files();
             options
-                .files
-                .check(&read.iter().map(|(option, path)| (*option, path.as_path())).collect::<Vec<_>>(), &[])?;
+                .check_files(&read.iter().map(|(option, path)| (*option, path.as_path())).collect::<Vec<_>>(), &[])?;
         }
         ui.started(&options, D::PRESET)?;
         let (device, seed) = (options.device(ui)?, options.seed);

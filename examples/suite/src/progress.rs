@@ -9,8 +9,6 @@ pub struct Run<'a> {
     pub session: &'a Session,
     /// The training loop; `completed_steps` counts the steps of earlier runs.
     pub trainer: Trainer,
-    /// Adam's learning rate.
-    pub lr: f64,
     /// Early stopping, if the session has validation samples.
     pub stopping: Option<EarlyStopping>,
     /// Whether the frontend has ended it before its end.
@@ -21,28 +19,25 @@ pub struct Run<'a> {
     unread: Vec<Tensor>,
     /// The epoch of the last line that announced one.
     announced: usize,
-    samples: usize,
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(session: &'a Session, trainer: Trainer, lr: f64, stopping: Option<EarlyStopping>) -> Self {
-        let samples = session.data().train.len();
-        Self {
-            session,
-            trainer,
-            lr,
-            stopping,
-            is_interrupted: false,
-            losses: Vec::new(),
-            unread: Vec::new(),
-            announced: 0,
-            samples,
-        }
+    pub(crate) fn new(session: &'a Session, trainer: Trainer, stopping: Option<EarlyStopping>) -> Self {
+        Self { session, trainer, stopping, is_interrupted: false, losses: Vec::new(), unread: Vec::new(), announced: 0 }
+    }
+
+    fn samples(&self) -> usize {
+        self.session.data().train.len()
+    }
+
+    /// Adam's learning rate.
+    pub fn lr(&self) -> f64 {
+        self.session.options().lr(self.session.preset())
     }
 
     /// Mini-batches in an epoch.
     pub fn batches_in_epoch(&self) -> usize {
-        self.samples.div_ceil(self.trainer.batch_size).max(1)
+        self.samples().div_ceil(self.trainer.batch_size).max(1)
     }
 
     /// The epoch, counted from 1, and the position in it, from 0, of a mini-batch.
@@ -151,7 +146,7 @@ impl<'a> Run<'a> {
                     None => "from the start".to_owned(),
                 };
                 let (epoch, _) = self.position(self.losses.len());
-                let (step, lr) = (self.steps(self.losses.len() + 1), self.lr);
+                let (step, lr) = (self.steps(self.losses.len() + 1), self.lr());
                 bail!(
                     "the loss is {loss} in epoch {epoch}, step {step}, {before}; a smaller --lr than {lr} may help, or another --seed"
                 )
@@ -165,7 +160,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// If a loss is not finite.
-    pub fn step_losses(&mut self) -> Result<Vec<(usize, f32)>> {
+    pub(crate) fn step_losses(&mut self) -> Result<Vec<(usize, f32)>> {
         self.read()?;
         let mut steps = Vec::new();
         for (i, losses) in self.losses.chunks(self.batches_in_epoch()).enumerate() {
@@ -182,8 +177,8 @@ impl<'a> Run<'a> {
         if let &[loss] = losses {
             return loss;
         }
-        let batch_size = self.trainer.batch_size;
-        let size = |i: usize| batch_size.min(self.samples - (at + i) * batch_size) as f64;
+        let (batch_size, samples) = (self.trainer.batch_size, self.samples());
+        let size = |i: usize| batch_size.min(samples - (at + i) * batch_size) as f64;
         let sum = losses.iter().enumerate().map(|(i, &loss)| size(i) * f64::from(loss)).sum::<f64>();
         (sum / (0..losses.len()).map(size).sum::<f64>()) as f32
     }

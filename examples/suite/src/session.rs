@@ -11,7 +11,7 @@ use candle_losses::{
     Adam, EarlyStopping, Event, Mlp, OutputActivation, Parameters, ParamsAdam, Trainer, evaluate, mlp,
 };
 use candle_nn::{Optimizer, VarBuilder};
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -28,8 +28,8 @@ pub struct Session {
     validation: Option<(TensorDataset, usize)>,
     /// What the saved file has beside the weights, by name.
     metadata: Option<(String, String)>,
-    /// The loss of each step, once trained.
-    losses: Rc<RefCell<Vec<f64>>>,
+    /// The epoch and the loss of each step, once trained.
+    steps: Rc<RefCell<Vec<(usize, f32)>>>,
 }
 
 impl Session {
@@ -39,7 +39,7 @@ impl Session {
     /// If a file is named to be written that another option reads or writes, too.
     pub fn new(options: Options, preset: Preset, data: TrainTestSplit, device: Device, ui: &Ui) -> Result<Self> {
         #[cfg(feature = "terminal")]
-        options.files.check(&[], &[])?;
+        options.check_files(&[], &[])?;
         ui.started(&options, preset)?;
         Self::with(options, preset, ui.data("", &mut || Ok(data.clone()))?, device, ui)
     }
@@ -54,8 +54,8 @@ impl Session {
         let train = data.train.take(options.limit.unwrap_or(usize::MAX))?;
         let parameters = Parameters::seeded(options.seed);
         let data = TrainTestSplit { train, ..data };
-        let (ui, losses) = (ui.clone(), Rc::default());
-        Ok(Self { options, preset, device, data, parameters, ui, validation: None, metadata: None, losses })
+        let (ui, steps) = (ui.clone(), Rc::default());
+        Ok(Self { options, preset, device, data, parameters, ui, validation: None, metadata: None, steps })
     }
 
     /// The same session with metadata of its own, by name, in the file of `--save`.
@@ -139,9 +139,9 @@ impl Session {
         self.validation.as_ref()
     }
 
-    /// The loss of each step, once trained.
-    pub fn losses(&self) -> Vec<f64> {
-        self.losses.borrow().clone()
+    /// The epoch and the loss of each step, once trained.
+    pub fn steps(&self) -> Ref<'_, Vec<(usize, f32)>> {
+        self.steps.borrow()
     }
 
     /// What a model is built on: the parameters in `f32`, on the device.
@@ -183,7 +183,7 @@ impl Session {
         };
         let stopping = self.validation.as_ref();
         let stopping = stopping.map(|(_, patience)| EarlyStopping::new(self.parameters.trainable_vars(), *patience));
-        let mut run = Run::new(self, trainer, lr, stopping);
+        let mut run = Run::new(self, trainer, stopping);
         let trained = self.train(&mut run, &mut adam, loss);
         if trained.is_err() {
             let _ = self.ui.observe(&mut run, &mut adam, RunEvent::Failure);
@@ -214,7 +214,7 @@ impl Session {
                     ensure!(
                         self.parameters.are_finite()?,
                         "the weights are not finite after epoch {epoch}; a smaller --lr than {} may help",
-                        run.lr
+                        run.lr()
                     );
                     run.end_epoch(epoch)?;
                     let mut flow = ControlFlow::Continue(());
@@ -240,11 +240,11 @@ impl Session {
                 ));
             }
         }
-        *self.losses.borrow_mut() = run.step_losses()?.iter().map(|&(_, loss)| f64::from(loss)).collect();
+        *self.steps.borrow_mut() = run.step_losses()?;
         if !run.is_interrupted {
             run.print("Training process has finished.")?;
         }
-        // Nothing is left to be ended.
+        // Training is over, so there is no flow to control.
         let _ = self.ui.observe(run, adam, RunEvent::End)?;
         Ok(())
     }

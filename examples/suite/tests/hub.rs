@@ -187,9 +187,16 @@ fn run(endpoint: &str, cache: &Path, args: &[&str]) -> Output {
 }
 
 fn run_example(name: &str, endpoint: &str, cache: &Path, args: &[&str]) -> Output {
+    example(name, endpoint, cache).args(args).output().unwrap()
+}
+
+/// A short run of an example.
+fn example(name: &str, endpoint: &str, cache: &Path) -> Command {
     let tests = std::env::current_exe().unwrap();
     let example = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
-    with_hub(&example, endpoint, cache).args(args).args(["--epochs", "1", "--limit", "20"]).output().unwrap()
+    let mut command = with_hub(&example, endpoint, cache);
+    command.args(["--epochs", "1", "--limit", "20"]);
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -399,10 +406,8 @@ fn nothing_outside_the_cache_is_removed() {
 fn offline_no_request_is_made() {
     let (hub, cache) = (Hub::start(Mood::Well(good())), tempfile::tempdir().unwrap());
     let offline = |args: &[&str]| {
-        let tests = std::env::current_exe().unwrap();
-        let example = tests.parent().unwrap().parent().unwrap().join("examples/cross_entropy");
-        let mut command = with_hub(&example, &hub.address, cache.path());
-        command.env("HF_HUB_OFFLINE", "1").args(["--epochs", "1", "--limit", "20"]).args(args).output().unwrap()
+        let mut command = example("cross_entropy", &hub.address, cache.path());
+        command.env("HF_HUB_OFFLINE", "1").args(args).output().unwrap()
     };
     let output = offline(&["--dataset", "mnist"]);
     assert!(text(&output.stderr).contains("HF_HUB_OFFLINE") && !output.status.success(), "{output:?}");

@@ -195,7 +195,7 @@ pub fn from_bytes(
         && let Ok(found) = take(STOPPING)
     {
         let found = found.to_vec1::<f64>()?;
-        let &[epochs, epoch, loss] = found.as_slice() else { return Err(anyhow!("{STOPPING} has not three numbers")) };
+        let &[epochs, epoch, loss] = found.as_slice() else { return Err(anyhow!("{STOPPING} needs three numbers")) };
         let mut weights = Vec::new();
         for (i, var) in parameters.trainable_vars().iter().enumerate() {
             weights.push(take(&format!("best.{i}"))?.to_dtype(var.dtype())?.to_device(var.device())?);

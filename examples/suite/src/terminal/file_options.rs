@@ -78,7 +78,7 @@ impl FileOptions {
         self.device.open(ui)
     }
 
-    /// Whether somebody watches standard error.
+    /// Whether progress is shown: standard error is a terminal, and --no-progress is not given.
     pub(super) fn is_watched(&self) -> bool {
         !self.no_progress && console::user_attended_stderr()
     }
@@ -115,17 +115,17 @@ impl FileOptions {
         Ok(())
     }
 
-    /// Writes the files of a trained session, with the epoch and the loss of each step; the errors are of those that can't be written.
-    pub(super) fn write(&self, session: &Session, steps: &[(usize, f32)]) -> Vec<anyhow::Error> {
+    /// Writes the files of a trained session; the errors are of those that can't be written.
+    pub(super) fn write(&self, session: &Session) -> Vec<anyhow::Error> {
         let weights = || checkpoint::weights(session);
         let log = || {
             let mut log = "step,epoch,loss\n".to_owned();
-            for (i, (epoch, loss)) in steps.iter().enumerate() {
+            for (i, (epoch, loss)) in session.steps().iter().enumerate() {
                 writeln!(log, "{},{epoch},{loss}", i + 1)?;
             }
             Ok(log.into_bytes())
         };
-        let plot = || Ok(plot::training_curve("Loss of each training step", &session.losses())?.into_bytes());
+        let plot = || Ok(plot::training_curve("Loss of each training step", &losses(session))?.into_bytes());
         let files: [(_, &dyn Fn() -> Result<Vec<u8>>); 3] =
             [(&self.save, &weights), (&self.log, &log), (&self.plot, &plot)];
         let written = files.into_iter().filter_map(|(path, bytes)| {
@@ -136,7 +136,12 @@ impl FileOptions {
     }
 }
 
-/// Whether two paths lead to one file; what is no file, such as /dev/null, can be shared.
+/// The loss of each step, to be drawn.
+pub(super) fn losses(session: &Session) -> Vec<f64> {
+    session.steps().iter().map(|&(_, loss)| f64::from(loss)).collect()
+}
+
+/// Whether two paths lead to the same file. Devices such as /dev/null can be shared.
 fn is_same_file(a: &Path, b: &Path) -> bool {
     // What is not there yet will be in a folder that is.
     let real = |path: &Path| {

@@ -7,7 +7,7 @@
 use super::checkpoint::hex;
 use super::quiet::quietly;
 use crate::frontend::Ui;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use candle_datasets::vision;
 use candle_losses::data::{TrainTestSplit, digits};
@@ -137,14 +137,13 @@ impl Images {
         let (owner, name, folder) = self.repository();
         let client = HFClient::builder().retry_max_attempts(attempts).build()?;
         let repository = client.dataset(owner, name);
-        let mut files = Vec::new();
-        for part in ["train", "test"] {
+        let part = async |part: &str| {
             let file = format!("{folder}/{part}/0000.parquet");
             let path = self.fetched(&repository, &file, silence, ui).await?;
             intact(&path).inspect_err(|_| forget(&path)).with_context(|| format!("the {part} images of {name}"))?;
-            files.push(path);
-        }
-        files.try_into().map_err(|_| anyhow!("a dataset has two files"))
+            anyhow::Ok(path)
+        };
+        Ok([part("train").await?, part("test").await?])
     }
 
     /// The path of a file of the dataset in the cache; it is downloaded only once.
@@ -214,7 +213,7 @@ impl Images {
     }
 }
 
-/// When the Hub was last heard of, and how many bytes of how many are there; 0 of 0 if it has not said.
+/// The time of the last message from the Hub, and the bytes done of the total; 0 of 0 if the size is unknown.
 #[derive(Clone, Copy)]
 struct Heard {
     last: Instant,

@@ -111,12 +111,12 @@ fn without_backtrace(error: &candle_core::Error) -> String {
 /// Lines on standard output, a bar and notes on standard error, files.
 #[derive(Default)]
 pub struct Terminal {
-    /// Whether somebody watches standard error.
+    /// Whether progress is shown.
     is_watched: Cell<bool>,
     bar: RefCell<Option<ProgressBar>>,
     /// The files that the session leaves, in words; none if empty.
     files: RefCell<String>,
-    /// Why lines can't be written any more, in a run that goes on for its files.
+    /// The error of standard output, in a run that continues for its files.
     closed: RefCell<Option<std::io::Error>>,
     training: RefCell<Option<Training>>,
     /// Why the last checkpoint could not be written.
@@ -125,9 +125,9 @@ pub struct Terminal {
     trained: Cell<Option<(usize, f64)>>,
 }
 
-/// What is kept from the start of a training to its end.
+/// The state of a training run, from its start to its end.
 struct Training {
-    /// What a checkpoint is compared with.
+    /// The plan that a checkpoint is compared with.
     plan: Option<checkpoint::Plan>,
     start: Instant,
     /// The mini-batches of earlier runs.
@@ -249,7 +249,7 @@ impl Terminal {
         for (_, path) in files.written() {
             files::probe(path)?;
         }
-        // What it is compared with only has to be read if there is something to compare.
+        // The digest of the data is computed only if a checkpoint is read or written.
         let plan = match (&files.checkpoint, &files.resume) {
             (None, None) => None,
             _ => Some(checkpoint::Plan::new(session)?),
@@ -283,7 +283,7 @@ impl Terminal {
         Ok(ControlFlow::Break(()))
     }
 
-    /// Writes the checkpoint. If that fails, the training goes on: the next one may succeed.
+    /// Writes the checkpoint. If that fails, training continues: the next checkpoint may succeed.
     fn keep(&self, run: &mut Run, adam: &Adam) -> Result<()> {
         let Some(path) = &run.session.options().files.checkpoint else { return Ok(()) };
         let training = self.training.borrow();
@@ -304,8 +304,7 @@ impl Terminal {
             self.trained.set(Some((run.batches() - resumed, start.elapsed().as_secs_f64())));
         }
         self.close();
-        let steps = run.step_losses()?;
-        let failures = self.not_kept.take().into_iter().chain(run.session.options().files.write(run.session, &steps));
+        let failures = self.not_kept.take().into_iter().chain(run.session.options().files.write(run.session));
         let failures = failures.map(|error| one_line(&error)).collect::<Vec<_>>();
         ensure!(failures.is_empty(), "{}", failures.join("; "));
         if let Some(error) = self.closed.take() {
@@ -314,7 +313,7 @@ impl Terminal {
         if run.is_interrupted || interrupt::is_requested() {
             let files = self.files.borrow();
             let files = if files.is_empty() { "no files written".to_owned() } else { format!("wrote {files}") };
-            say(&format!("Interrupted after {} steps; {files}.", steps.len()));
+            say(&format!("Interrupted after {} steps; {files}.", run.session.steps().len()));
             return Err(Interrupted.into());
         }
         drop(training);
@@ -324,11 +323,10 @@ impl Terminal {
 
 /// A bar over all mini-batches, on standard error.
 fn progress_bar(total: u64, done: u64) -> ProgressBar {
-    let style = "{bar:30.cyan/dim} {pos}/{len} mini-batches, {rate}/s, {eta} left{msg}";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
     let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:.0}", state.per_sec());
     };
+    let style = bar_style("{bar:30.cyan/dim} {pos}/{len} mini-batches, {rate}/s, {eta} left{msg}");
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     bar.set_position(done);
     bar.with_style(style.with_key("rate", rate))
@@ -336,9 +334,12 @@ fn progress_bar(total: u64, done: u64) -> ProgressBar {
 
 /// A bar over the bytes of a download, on standard error.
 fn download_bar(name: &str) -> ProgressBar {
-    let style = "Downloading {msg} {bar:30.cyan/dim} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = bar_style("Downloading {msg} {bar:30.cyan/dim} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
     ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style).with_message(name.to_owned())
+}
+
+fn bar_style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Session {
@@ -348,7 +349,7 @@ impl Session {
     /// If the file can't be written.
     pub fn plot(&self, title: &str, outcome: &plot::Outcome) -> Result<()> {
         let Some(path) = &self.options().files.plot else { return Ok(()) };
-        write(path, plot::training_and_outcome(title, &self.losses(), outcome)?.as_bytes())
+        write(path, plot::training_and_outcome(title, &file_options::losses(self), outcome)?.as_bytes())
     }
 }
 

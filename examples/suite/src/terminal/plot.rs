@@ -148,14 +148,8 @@ fn draw_curve(area: &Root, losses: &[f64]) -> Drawn {
     let y = range(low.into_iter().chain(high).chain(smooth.iter().copied()));
     let within = |(step, loss): (f64, f64)| (step, if is_drawable(loss) { loss.clamp(y.start, y.end) } else { loss });
     let x = 0.0..losses.len().max(1) as f64;
-    let mut chart = ChartBuilder::on(area)
-        .margin_left(10)
-        .margin_right(20)
-        .x_label_area_size(48)
-        .y_label_area_size(68)
-        .build_cartesian_2d(x.clone(), y.clone())?;
     let labels = if area.dim_in_pixel().0 < WIDTH as u32 { 5 } else { 10 };
-    mesh(&mut chart, ("step", &x, labels), ("loss", &y, 6))?;
+    let mut chart = chart(area, ("step", &x, labels), ("loss", &y, 6))?;
     for run in unbroken(extremes(losses).into_iter().map(within)) {
         chart.draw_series(LineSeries::new(run, COLOURS[0].mix(0.3)))?;
     }
@@ -170,13 +164,7 @@ fn draw_points(area: &Root, points: &[(f64, f64)]) -> Drawn {
     let points = points.iter().copied().filter(|&(truth, predicted)| is_drawable(truth) && is_drawable(predicted));
     let points = points.collect::<Vec<_>>();
     let all = range(points.iter().flat_map(|&(truth, predicted)| [truth, predicted]));
-    let mut chart = ChartBuilder::on(area)
-        .margin_left(10)
-        .margin_right(20)
-        .x_label_area_size(48)
-        .y_label_area_size(68)
-        .build_cartesian_2d(all.clone(), all.clone())?;
-    mesh(&mut chart, ("true", &all, 5), ("predicted", &all, 6))?;
+    let mut chart = chart(area, ("true", &all, 5), ("predicted", &all, 6))?;
     chart.draw_series(LineSeries::new([(all.start, all.start), (all.end, all.end)], TEXT.mix(0.4).stroke_width(1)))?;
     // More would be a blot, and a large file.
     let some = points.iter().step_by(points.len().div_ceil(4 * POINTS).max(1));
@@ -237,7 +225,7 @@ fn draw_title(root: &Root, title: &str) -> Drawn {
     Ok(root.draw(&Text::new(title.to_owned(), (WIDTH / 2, TITLE_HEIGHT / 2), text(18, HPos::Center)))?)
 }
 
-/// Where each label of a legend stands: its left edge, and the row, as many to a row as there is room for.
+/// The position of each label of a legend: its left edge and its row, with as many labels in a row as fit.
 fn legend_rows(legend: &[String]) -> Vec<(i32, i32)> {
     let (mut left, mut row) = (20, 0);
     let places = legend.iter().map(|label| {
@@ -259,13 +247,7 @@ fn draw_panel(area: &Root, panel: &Panel) -> Drawn {
         points.iter().enumerate().flat_map(move |(i, &(_, y))| [y - spread(line, i), y + spread(line, i)])
     });
     let (x, y) = (span(panel.lines.iter().flatten().map(|&(x, _)| x)), range(both));
-    let mut chart = ChartBuilder::on(area)
-        .margin_left(10)
-        .margin_right(20)
-        .x_label_area_size(48)
-        .y_label_area_size(68)
-        .build_cartesian_2d(x.clone(), y.clone())?;
-    mesh(&mut chart, (&panel.x, &x, 6), (&panel.y, &y, 6))?;
+    let mut chart = chart(area, (&panel.x, &x, 6), (&panel.y, &y, 6))?;
     draw_lines(&mut chart, &panel.lines)?;
     for (line, (points, colour)) in panel.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
         for (i, &(x, y)) in points.iter().enumerate() {
@@ -293,12 +275,22 @@ fn draw_lines(chart: &mut Chart, lines: &[Vec<(f64, f64)>]) -> Drawn {
     Ok(())
 }
 
-/// Axes; of each its description, its range and about how many labels it has.
-fn mesh(
-    chart: &mut Chart,
-    (x, x_range, x_labels): (&str, &Range<f64>, usize),
-    (y, y_range, y_labels): (&str, &Range<f64>, usize),
-) -> Drawn {
+/// The description of an axis, its range and about how many labels it has.
+type Axis<'a> = (&'a str, &'a Range<f64>, usize);
+
+/// A chart with its axes, as large as the area.
+fn chart<'a, 'b>(area: &'a Root<'b>, x: Axis, y: Axis) -> Result<Chart<'a, 'b>, Box<dyn std::error::Error>> {
+    let mut chart = ChartBuilder::on(area)
+        .margin_left(10)
+        .margin_right(20)
+        .x_label_area_size(48)
+        .y_label_area_size(68)
+        .build_cartesian_2d(x.1.clone(), y.1.clone())?;
+    mesh(&mut chart, x, y)?;
+    Ok(chart)
+}
+
+fn mesh(chart: &mut Chart, (x, x_range, x_labels): Axis, (y, y_range, y_labels): Axis) -> Drawn {
     chart
         .configure_mesh()
         .x_desc(x)
