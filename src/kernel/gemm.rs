@@ -6,6 +6,7 @@ use super::parallel::{in_parallel, threads};
 use super::storage::{with_elements, with_storages};
 use super::switches::{is_f32, is_f32_slice};
 use candle_core::{CpuStorage, Layout, Result, Tensor};
+use pulp::{Simd, WithSimd};
 
 /// A view of a matrix.
 #[derive(Clone, Copy)]
@@ -38,6 +39,11 @@ impl<'a> Matrix<'a> {
             column_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// A row of a matrix whose rows are contiguous.
+    fn row(self, row: usize) -> &'a [f32] {
+        &self.values[row * self.row_stride..][..self.columns]
     }
 
     /// At most `rows` of its rows, from `start` on.
@@ -107,14 +113,17 @@ pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<T
         };
     }
     let (rows, columns) = (a.dim(0)?, b.dim(1)?);
-    let mut values = match bias {
-        Some(bias) => with_elements(bias, |bias: &[f32]| bias.repeat(rows))?,
-        None => vec![0.0; rows * columns],
-    };
-    with_storages(&[a, b], |storages| {
+    let biases = bias.map(|bias| with_elements(bias, |bias: &[f32]| bias.repeat(rows))).transpose()?;
+    let values = with_storages(&[a, b], |storages| {
         let [a, b] = [0, 1].map(|i| Matrix::from_storage(storages[i].0, storages[i].1));
-        add_product(&mut values, a?, b?);
-        Ok(())
+        let (a, b) = (a?, b?);
+        Ok(match biases {
+            Some(mut values) => {
+                add_product(&mut values, a, b);
+                values
+            }
+            None => new_product(a, b),
+        })
     })?;
     Tensor::from_vec(values, (rows, columns), a.device())
 }
@@ -122,18 +131,44 @@ pub(crate) fn product(a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<T
 /// The least number of multiplications for which several threads are faster than one.
 const THREADING_THRESHOLD: usize = 1 << 20;
 
-/// `c += a·b`, where `c` is row-major. A large product is split into a block for each thread, of rows or of columns,
-/// whichever `c` has more of: each thread packs all of the other matrix.
-#[allow(unsafe_code)]
+/// The largest number of rows for which `add_row_dots` is faster than `gemm`.
+const MAX_DOT_ROWS: usize = 64;
+
+/// `c += a·b`, where `c` is row-major.
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
+    assert!(c.len() == a.rows * b.columns);
+    if a.rows <= MAX_DOT_ROWS && a.column_stride == 1 && b.row_stride == 1 {
+        return add_row_dots(c, a, b);
+    }
+    let places = OutputPointer { at: c.as_mut_ptr(), is_read: true };
+    add_blocks(places, a, b);
+}
+
+/// `a·b`, row-major. It takes less time than to add to zeros.
+#[allow(unsafe_code)]
+pub(crate) fn new_product(a: Matrix, b: Matrix) -> Vec<f32> {
+    let len = a.rows * b.columns;
+    if a.columns == 0 {
+        return vec![0.0; len];
+    }
+    let mut values = Vec::with_capacity(len);
+    add_blocks(OutputPointer { at: values.as_mut_ptr(), is_read: false }, a, b);
+    // SAFETY: the blocks cover all `len` places, and each of them was written.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// Computes `a·b` into `rows · columns` places that belong to the caller. A large product is split into a block for each thread,
+/// of rows or of columns, whichever there are more of: each thread packs all of the other matrix.
+#[allow(unsafe_code)]
+fn add_blocks(places: OutputPointer, a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert!(a.is_within() && b.is_within() && b.rows == k && c.len() == m * n);
+    assert!(a.is_within() && b.is_within() && b.rows == k);
     if m * k * n == 0 {
         return;
     }
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
-    let places = OutputPointer(c.as_mut_ptr());
-    // SAFETY: `c` has the asserted size and is borrowed mutably, and each block has places of its own.
+    // SAFETY: the places are the caller's, and each block has places of its own.
     if m >= n {
         let rows = m.div_ceil(parts).max(1);
         in_parallel((0..m).step_by(rows), |row| unsafe { places.add_block(row * n, n, a.block(row, rows), b) });
@@ -146,18 +181,84 @@ pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     }
 }
 
-/// The places of a product that several threads write.
-struct OutputPointer(*mut f32);
+/// `c += a·b` by dot products of the rows of `a` with the columns of `b`, both of them contiguous. `gemm` would copy all of `b`
+/// into another order first, which takes longer than the product if `a` has few rows.
+fn add_row_dots(c: &mut [f32], a: Matrix, b: Matrix) {
+    let (m, k, n) = (a.rows, a.columns, b.columns);
+    assert!(a.is_within() && b.is_within() && b.rows == k);
+    if m * k * n == 0 {
+        return;
+    }
+    let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
+    let rows = m.div_ceil(parts).next_multiple_of(2);
+    in_parallel(c.chunks_mut(rows * n).enumerate(), |(i, c)| {
+        pulp::Arch::new().dispatch(RowDots { c, a: a.block(i * rows, rows), columns: b.transposed() });
+    });
+}
+
+struct RowDots<'a> {
+    c: &'a mut [f32],
+    a: Matrix<'a>,
+    /// The columns of `b`, as rows.
+    columns: Matrix<'a>,
+}
+
+impl RowDots<'_> {
+    /// Adds the dot products of `R` rows and `C` columns.
+    #[inline(always)]
+    fn add_tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) {
+        let rows: [_; R] = std::array::from_fn(|i| S::as_simd_f32s(self.a.row(row + i)));
+        let columns: [_; C] = std::array::from_fn(|j| S::as_simd_f32s(self.columns.row(column + j)));
+        let mut sums = [[simd.splat_f32s(0.0); C]; R];
+        for k in 0..rows[0].0.len() {
+            let column = columns.map(|(vectors, _)| vectors[k]);
+            for (sums, (vectors, _)) in sums.iter_mut().zip(&rows) {
+                for (sum, &column) in sums.iter_mut().zip(&column) {
+                    *sum = simd.mul_add_e_f32s(vectors[k], column, *sum);
+                }
+            }
+        }
+        for i in 0..R {
+            for j in 0..C {
+                let rest = rows[i].1.iter().zip(columns[j].1).map(|(a, b)| a * b).sum::<f32>();
+                self.c[(row + i) * self.columns.rows + column + j] += simd.reduce_sum_f32s(sums[i][j]) + rest;
+            }
+        }
+    }
+}
+
+impl WithSimd for RowDots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (m, n) = (self.a.rows, self.columns.rows);
+        // Columns outside, as there are more of them than fit into the fastest memory.
+        for column in (0..n - n % 4).step_by(4) {
+            (0..m - m % 2).step_by(2).for_each(|row| self.add_tile::<S, 2, 4>(simd, row, column));
+            (m - m % 2..m).for_each(|row| self.add_tile::<S, 1, 4>(simd, row, column));
+        }
+        for column in n - n % 4..n {
+            (0..m).for_each(|row| self.add_tile::<S, 1, 1>(simd, row, column));
+        }
+    }
+}
+
+/// The places of a product that several threads write. The product is added to what they hold if that is to be read.
+struct OutputPointer {
+    at: *mut f32,
+    is_read: bool,
+}
 
 // SAFETY: whoever calls `add_block` promises that nobody else has its places.
 #[allow(unsafe_code)]
 unsafe impl Sync for OutputPointer {}
 
 impl OutputPointer {
-    /// Adds `a·b` to a block that begins at `start` and has rows `stride` apart.
+    /// Computes `a·b` into a block that begins at `start` and has rows `stride` apart.
     ///
     /// # Safety
-    /// The block must lie within the places, and nobody else may have it.
+    /// The block must lie within the places, nobody else may have it, and it must be initialized if it is to be read.
     #[allow(unsafe_code)] // `gemm` takes pointers.
     unsafe fn add_block(&self, start: usize, stride: usize, a: Matrix, b: Matrix) {
         assert!(a.is_within() && b.is_within() && a.columns == b.rows);
@@ -167,10 +268,10 @@ impl OutputPointer {
                 a.rows,
                 b.columns,
                 a.columns,
-                self.0.add(start),
+                self.at.add(start),
                 1,
                 stride as isize,
-                true,
+                self.is_read,
                 a.values.as_ptr(),
                 a.column_stride as isize,
                 a.row_stride as isize,

@@ -3,7 +3,7 @@
 //! candle's own product would do, at more than twice the time of a small step: on each call it reads the number of cores
 //! from the operating system, and its gradient is taken of both factors, though that of a batch of images goes to nobody.
 
-use crate::kernel::gemm::{Matrix, add_product};
+use crate::kernel::gemm::{Matrix, add_product, new_product};
 use crate::kernel::ops;
 use crate::kernel::storage::{elements, with_elements};
 use crate::kernel::switches::is_f32_slice;
@@ -71,16 +71,14 @@ impl CustomOp3 for Linear {
         let grad = Matrix::new(&grad, rows, outputs);
         let of_x = match x.track_op() {
             true => {
-                let mut product = vec![0.0; rows * inputs];
-                with_elements(weight, |weight| add_product(&mut product, grad, Matrix::new(weight, outputs, inputs)))?;
+                let product = with_elements(weight, |weight| new_product(grad, Matrix::new(weight, outputs, inputs)))?;
                 Some(Tensor::from_vec(product, (rows, inputs), x.device())?)
             }
             false => None,
         };
         let of_weight = match weight.track_op() {
             true => {
-                let mut product = vec![0.0; inputs * outputs];
-                with_elements(x, |x| add_product(&mut product, grad.transposed(), Matrix::new(x, rows, inputs)))?;
+                let product = with_elements(x, |x| new_product(grad.transposed(), Matrix::new(x, rows, inputs)))?;
                 Some(Tensor::from_vec(product, (outputs, inputs), x.device())?)
             }
             false => None,
@@ -105,8 +103,8 @@ mod tests {
 
     #[test]
     fn computes_and_backpropagates_as_candles_own_ops() -> Result<()> {
-        // The largest uses several threads.
-        for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (10, 20, 7), (300, 200, 150)] {
+        // The two largest use several threads.
+        for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (10, 20, 7), (63, 801, 33), (300, 200, 150)] {
             for relu in [false, true] {
                 let (x, weight) = (var(rows, inputs, 1), var(outputs, inputs, 2));
                 let bias = Var::from_tensor(&var(1, outputs, 3).squeeze(0)?)?;
