@@ -20,7 +20,7 @@ fn samples() -> TensorDataset {
     let pixels = (0..SAMPLES * 784).map(|i| (i * 7919 % 256) as u8).collect::<Vec<_>>();
     let images = Tensor::from_vec(pixels, (SAMPLES, 28, 28), device).unwrap();
     let classes = Tensor::from_iter((0..SAMPLES as u32).map(|i| i % 10), device).unwrap();
-    TensorDataset::new(images, classes).unwrap()
+    TensorDataset::images(images, classes).unwrap()
 }
 
 /// What happens from one batch to the next: gather, forward, loss, its value, backward, Adam.

@@ -80,6 +80,8 @@ mod nn;
 mod train;
 
 #[cfg(feature = "train")]
-pub use nn::{Adam, Mlp, OutputActivation, Parameters, ParamsAdam, clip_grad_norm, mlp};
+pub use nn::{Adam, AdamState, Dropout, Mlp, OutputActivation, Parameters, ParamsAdam, clip_grad_norm, mlp};
 #[cfg(feature = "train")]
-pub use train::{Best, EarlyStopping, Event, Trainer, evaluate};
+pub use train::{
+    BatchLoss, Best, Checkpoint, EarlyStopping, Event, SkipReason, Trainer, evaluate, load_checkpoint, save_checkpoint,
+};

@@ -3,8 +3,11 @@
 use candle_core::{DType, Device, Error, Module, Result, Tensor, Var};
 use candle_losses::data::TensorDataset;
 use candle_losses::loss::{CrossEntropyLoss, MseLoss};
-use candle_losses::{Adam, Event, OutputActivation, Parameters, ParamsAdam, Trainer, mlp};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD, VarBuilder, VarMap};
+use candle_losses::{
+    Adam, Checkpoint, EarlyStopping, Event, OutputActivation, Parameters, ParamsAdam, SkipReason, Trainer, evaluate,
+    load_checkpoint, mlp, save_checkpoint,
+};
+use candle_nn::{AdamW, ModuleT, Optimizer, ParamsAdamW, SGD, VarBuilder, VarMap};
 use std::ops::ControlFlow;
 
 const CPU: Device = Device::Cpu;
@@ -203,16 +206,442 @@ fn what_can_not_be_trained_is_one_clear_error() {
     assert!(error.contains("3 samples but 2 targets"), "{error}");
 }
 
-/// What has nothing to train on is over at once, and says nothing.
 #[test]
-fn no_samples_or_no_epochs_are_no_error() -> Result<()> {
-    let none = samples(3).take(0)?;
+fn data_without_a_batch_is_an_error_and_no_epochs_are_not() -> Result<()> {
     let weight = Var::new(&[[0f64], [0.0]], &CPU)?;
     let mut sgd = SGD::new(vec![weight.clone()], 0.05)?;
     let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&x.matmul(&weight)?, y);
-    Trainer::default().fit(&mut sgd, &none, loss)?;
+    let none = samples(3).take(0)?;
+    let error = Trainer::default().fit(&mut sgd, &none, loss).unwrap_err().to_string();
+    assert!(error.contains("no samples"), "{error}");
+    let error = evaluate(&none, 64, loss).unwrap_err().to_string();
+    assert!(error.contains("0 samples"), "{error}");
+    assert!(evaluate(&samples(3), 0, loss).unwrap_err().to_string().contains("batch_size is 0"));
+    let trainer = Trainer { batch_size: 4, drop_last: true, ..Default::default() };
+    let error = trainer.fit(&mut sgd, &samples(3), loss).unwrap_err().to_string();
+    assert!(error.contains("drop_last") && error.contains("3 samples"), "{error}");
     Trainer { epochs: 0, ..Default::default() }.fit(&mut sgd, &samples(3), loss)?;
     assert_eq!(weight.to_vec2::<f64>()?, [[0.0], [0.0]]);
-    assert!(none.is_empty());
+    Ok(())
+}
+
+/// As one batch of all sequences: the golden steps of `tests/golden/make_training.py`. Among the batches of two is one of padding
+/// alone.
+#[test]
+fn batches_with_padding_accumulate_as_one_batch() -> Result<()> {
+    let golden = candle_core::safetensors::load_buffer(include_bytes!("golden/training.safetensors"), &CPU)?;
+    let golden = |name: &str| golden[&format!("padded.{name}")].clone();
+    let dataset = TensorDataset::new(golden("x"), golden("y"))?;
+    let cross_entropy = CrossEntropyLoss { weight: Some(golden("class_weight")), ..Default::default() };
+    for (batch_size, accumulate) in [(6, 1), (3, 2), (2, 3), (1, 6)] {
+        let weight = Var::from_tensor(&golden("start"))?;
+        let loss = |x: &Tensor, y: &Tensor| {
+            let logits = x.broadcast_matmul(&weight.t()?)?.transpose(1, 2)?;
+            Ok((cross_entropy.forward(&logits, y)?, cross_entropy.denominator(y)?))
+        };
+        let params = ParamsAdam { lr: 0.1, weight_decay: 0.01, decoupled_weight_decay: true, ..Default::default() };
+        let mut adam = Adam::new(vec![weight.clone()], params)?;
+        let (mut after, mut empty) = (Vec::new(), 0);
+        let trainer =
+            Trainer { epochs: 3, batch_size, accumulate, shuffle: false, clip_norm: Some(0.1), ..Default::default() };
+        trainer.fit_with(&mut adam, &dataset, loss, |_, event| {
+            match event {
+                Event::Batch { weight: 0.0, loss, .. } if loss.to_scalar::<f64>()?.is_nan() => empty += 1,
+                Event::Step { .. } => after.push(weight.as_detached_tensor().copy()?),
+                _ => {}
+            }
+            Ok::<_, Error>(ControlFlow::Continue(()))
+        })?;
+        // Rows 3, 6 and 7 have no token.
+        assert_eq!(
+            empty,
+            [(6, 0), (3, 0), (2, 3), (1, 9)].into_iter().find(|(size, _)| *size == batch_size).unwrap().1
+        );
+        let expected = golden("after");
+        assert_eq!(after.len(), 6);
+        for (i, found) in after.iter().enumerate() {
+            let difference = (found - expected.get(i)?)?.abs()?.max_all()?.to_scalar::<f64>()?;
+            assert!(difference < 1e-12, "{batch_size}x{accumulate}, step {i}: {difference}");
+        }
+        let mean = evaluate(&dataset, batch_size, loss)?;
+        assert!((mean - golden("mean").to_scalar::<f64>()?).abs() < 1e-12);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_step_without_weight_is_skipped_and_reported() -> Result<()> {
+    let x = Tensor::ones((6, 2), DType::F64, &CPU)?;
+    // Rows 2 and 3 are padding.
+    let dataset = TensorDataset::new(x, Tensor::new(&[0i64, 1, -100, -100, 1, 0], &CPU)?)?;
+    let weight = Var::from_tensor(&Tensor::new(&[[0.1, 0.2], [0.3, -0.4]], &CPU)?)?;
+    let cross_entropy = CrossEntropyLoss::default();
+    let loss =
+        |x: &Tensor, y: &Tensor| Ok((cross_entropy.forward(&x.matmul(&weight)?, y)?, cross_entropy.denominator(y)?));
+    let mut adam = Adam::new(vec![weight.clone()], ParamsAdam { lr: 0.1, ..Default::default() })?;
+    let mut told = Vec::new();
+    let mut before = Vec::new();
+    let trainer = Trainer { epochs: 1, batch_size: 2, shuffle: false, ..Default::default() };
+    trainer.fit_with(&mut adam, &dataset, loss, |adam, event| {
+        let now = weight.flatten_all()?.to_vec1::<f64>()?;
+        match event {
+            Event::Step { completed_steps, .. } => told.push((completed_steps, None)),
+            Event::SkippedStep { completed_steps, reason, .. } => {
+                assert_eq!((&now, adam.state()?[0].step), (&before, 1));
+                told.push((completed_steps, Some(reason)));
+            }
+            _ => {}
+        }
+        before = now;
+        Ok::<_, Error>(ControlFlow::Continue(()))
+    })?;
+    assert_eq!(told, [(1, None), (2, Some(SkipReason::NoWeight)), (3, None)]);
+    let padding = TensorDataset::new(Tensor::ones((2, 2), DType::F64, &CPU)?, Tensor::new(&[-100i64, -100], &CPU)?)?;
+    assert!(evaluate(&padding, 2, loss).unwrap_err().to_string().contains("weight of each batch is 0"));
+    for bad in [f64::NAN, -1.0, f64::INFINITY] {
+        let error = evaluate(&dataset, 2, |x, y| Ok((loss(x, y)?.0, bad))).unwrap_err().to_string();
+        assert!(error.contains(&format!("denominator of a loss is {bad}")), "{error}");
+    }
+    Ok(())
+}
+
+/// A `BatchNorm`'s running variance becomes NaN on a batch of one sample.
+#[test]
+fn drop_last_leaves_out_a_short_batch() -> Result<()> {
+    for drop_last in [false, true] {
+        let parameters = Parameters::seeded(1);
+        let vb = parameters.var_builder(DType::F64, &CPU);
+        let norm = candle_nn::batch_norm(2, 1e-5, vb.pp("norm"))?;
+        let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam::default())?;
+        let mut sizes = Vec::new();
+        let trainer = Trainer { epochs: 1, batch_size: 4, drop_last, ..Default::default() };
+        let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&norm.forward_train(x)?.sum_keepdim(1)?, y);
+        let ended = trainer.fit_with(&mut adam, &samples(9), loss, |_, event| {
+            if let Event::Batch { samples, .. } = event {
+                sizes.push(samples);
+            }
+            Ok::<_, Error>(ControlFlow::Continue(()))
+        });
+        ended?;
+        assert_eq!(sizes, if drop_last { vec![4, 4] } else { vec![4, 4, 1] });
+        assert_eq!(parameters.are_finite()?, drop_last);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_optimizer_of_other_variables_is_an_error() -> Result<()> {
+    let weight = Var::new(&[[0f64], [0.0]], &CPU)?;
+    let other = Var::new(&[[0f64], [0.0]], &CPU)?;
+    let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&x.matmul(&weight)?, y);
+    let trainer = Trainer { epochs: 3, batch_size: 4, ..Default::default() };
+    let mut adam = Adam::new(vec![other.clone()], ParamsAdam::default())?;
+    let error = trainer.fit(&mut adam, &samples(8), loss).unwrap_err().to_string();
+    assert!(error.contains("none of the 1 variables of the optimizer"), "{error}");
+    let mut sgd = SGD::new(vec![other.clone()], 0.1)?;
+    let error = trainer.fit(&mut sgd, &samples(8), loss).unwrap_err().to_string();
+    assert!(error.contains("epoch 1 changed none of the variables"), "{error}");
+    let mut adamw = AdamW::new(vec![other], ParamsAdamW::default())?;
+    assert!(trainer.fit(&mut adamw, &samples(8), loss).is_err());
+    // A learning rate of 0 and a gradient of 0 change nothing either, and are no mistake.
+    let mut sgd = SGD::new(vec![weight.clone()], 0.0)?;
+    trainer.fit(&mut sgd, &samples(8), loss)?;
+    let mut sgd = SGD::new(vec![weight.clone()], 0.1)?;
+    trainer.fit(&mut sgd, &samples(8), |x, _| (x.matmul(&weight)? - x.matmul(&weight)?)?.sum_all())?;
+    Ok(())
+}
+
+#[test]
+fn weights_that_are_not_finite_are_an_error_after_the_epoch() -> Result<()> {
+    let weight = Var::new(&[[0f64], [0.0]], &CPU)?;
+    let mut sgd = SGD::new(vec![weight.clone()], 1e300)?;
+    let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&x.matmul(&weight)?, y);
+    let error = Trainer { batch_size: 4, ..Default::default() }.fit(&mut sgd, &samples(16), loss).unwrap_err();
+    assert!(error.to_string().contains("not finite after epoch 1"), "{error}");
+    Ok(())
+}
+
+/// A backbone that is in the graph but not trained does not shrink the steps of the head.
+#[test]
+fn clipping_counts_the_variables_of_the_optimizer() -> Result<()> {
+    let (backbone, head) = (Var::new(&[[1f64, 2.0], [3.0, 4.0]], &CPU)?, Var::new(&[[0.5f64], [0.5]], &CPU)?);
+    let step = |backbone: &Tensor, accumulate: usize| -> Result<Vec<f64>> {
+        head.set(&Tensor::new(&[[0.5f64], [0.5]], &CPU)?)?;
+        // With this eps a step is as good as the gradient times the learning rate.
+        let params = ParamsAdam { lr: 1e6, beta1: 0.0, beta2: 0.0, eps: 1e6, ..Default::default() };
+        let mut adam = Adam::new(vec![head.clone()], params)?;
+        let trainer =
+            Trainer { epochs: 1, batch_size: 8 / accumulate, accumulate, clip_norm: Some(0.1), ..Default::default() };
+        let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&x.matmul(backbone)?.matmul(&head)?, y);
+        trainer.fit(&mut adam, &samples(8), loss)?;
+        head.flatten_all()?.to_vec1()
+    };
+    for accumulate in [1, 4] {
+        let (with, without) = (step(&backbone, accumulate)?, step(&backbone.as_detached_tensor(), accumulate)?);
+        assert!(near(&with, &without), "{with:?} {without:?}");
+        assert!(((with[0] - 0.5).hypot(with[1] - 0.5) - 0.1).abs() < 1e-6, "{with:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_are_those_of_the_dataset_in_the_same_order() -> Result<()> {
+    let dataset = samples(25);
+    let trainer = Trainer { epochs: 3, batch_size: 4, accumulate: 2, ..Default::default() };
+    let weight = Var::new(&[[0.5f64], [-0.5]], &CPU)?;
+    let mut sgd = SGD::new(vec![weight.clone()], 0.05)?;
+    let mut seen = Vec::new();
+    let loss = |rows: &[u32]| {
+        seen.extend(rows.to_vec());
+        let (x, y) = dataset.select(rows)?;
+        MseLoss::default().forward(&x.matmul(&weight)?, &y)
+    };
+    trainer.fit_rows(&mut sgd, dataset.len(), loss, |_, _| Ok::<_, Error>(ControlFlow::Continue(())))?;
+    assert_eq!(weight.flatten_all()?.to_vec1::<f64>()?, trained(&trainer, &dataset, false));
+    for epoch in seen.chunks(25) {
+        let mut rows = epoch.to_vec();
+        rows.sort();
+        assert_eq!(rows, (0..25).collect::<Vec<_>>());
+    }
+    assert!(dataset.select(&[25]).unwrap_err().to_string().contains("no sample 25 among 25"));
+    Ok(())
+}
+
+/// The gradient of the loss times the scale, over the scale; one that is not finite is skipped, and an epoch of these is an error.
+#[test]
+fn a_scaled_loss_steps_the_same_and_skips_overflows() -> Result<()> {
+    let scaled = |loss_scale| Trainer { epochs: 2, batch_size: 4, accumulate: 2, loss_scale, ..Default::default() };
+    assert_eq!(trained(&scaled(Some(1024.0)), &samples(25), false), trained(&scaled(None), &samples(25), false));
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let weight = Var::new(&[[0f64], [0.0]], &CPU)?;
+        let mut sgd = SGD::new(vec![weight.clone()], 0.1)?;
+        let loss = |x: &Tensor, _: &Tensor| x.matmul(&weight)?.sum_all();
+        let error = scaled(Some(bad)).fit(&mut sgd, &samples(8), loss).unwrap_err().to_string();
+        assert!(error.contains(&format!("loss_scale is {bad}")), "{error}");
+    }
+
+    let weight = Var::from_tensor(&Tensor::ones((2, 1), DType::F16, &CPU)?)?;
+    let run = |scales: [f64; 2]| -> Result<Vec<bool>> {
+        let mut adam = Adam::new(vec![weight.clone()], ParamsAdam::default())?;
+        let mut steps = Vec::new();
+        // The second batch has a gradient that overflows.
+        let loss = |rows: &[u32]| {
+            let x = Tensor::full(scales[rows[0] as usize] as f32, (1, 2), &CPU)?.to_dtype(DType::F16)?;
+            x.matmul(&weight)?.sum_all()
+        };
+        let trainer =
+            Trainer { epochs: 1, batch_size: 1, shuffle: false, loss_scale: Some(16384.0), ..Default::default() };
+        trainer.fit_rows(&mut adam, 2, loss, |adam, event| {
+            match event {
+                Event::Step { .. } => steps.push(true),
+                Event::SkippedStep { reason: SkipReason::NotFinite, .. } => steps.push(false),
+                _ => return Ok(ControlFlow::Continue(())),
+            }
+            assert_eq!(adam.state()?[0].step, steps.iter().filter(|step| **step).count());
+            Ok::<_, Error>(ControlFlow::Continue(()))
+        })?;
+        Ok(steps)
+    };
+    assert_eq!(run([1.0, 8.0])?, [true, false]);
+    assert!(run([8.0, 8.0]).unwrap_err().to_string().contains("smaller loss_scale"));
+    Ok(())
+}
+
+/// The accuracy on the bundled digits in half precision, of `f32`'s within a point.
+#[test]
+fn half_precision_learns_the_digits_as_well() -> anyhow::Result<()> {
+    let data = candle_losses::data::digits(&CPU)?;
+    let accuracy = |dtype: DType, loss_scale: Option<f64>| -> Result<f64> {
+        let parameters = Parameters::seeded(42);
+        let model = mlp(&[784, 32, 10], OutputActivation::Linear, parameters.var_builder(dtype, &CPU))?;
+        let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam { lr: 1e-3, ..Default::default() })?;
+        let loss = CrossEntropyLoss::default();
+        let trainer = Trainer { epochs: 1, loss_scale, ..Default::default() };
+        trainer
+            .fit(&mut adam, &data.train.take(20_000)?, |x, y| loss.forward(&model.forward(&x.to_dtype(dtype)?)?, y))?;
+        let model = mlp(&[784, 32, 10], OutputActivation::Linear, parameters.detached_var_builder(dtype, &CPU))?;
+        let wrong = evaluate(&data.test, 1000, |x, y| {
+            model.forward(&x.to_dtype(dtype)?)?.argmax(1)?.ne(y)?.to_dtype(DType::F64)?.mean_all()
+        })?;
+        Ok(1.0 - wrong)
+    };
+    let single = accuracy(DType::F32, None)?;
+    for (dtype, loss_scale) in [(DType::F16, Some(1024.0)), (DType::BF16, None)] {
+        let half = accuracy(dtype, loss_scale)?;
+        println!("{dtype:?}: {:.2} %, F32: {:.2} %", 100.0 * half, 100.0 * single);
+        assert!((half - single).abs() < 0.01, "{dtype:?}: {half}, F32: {single}");
+    }
+    assert!(single > 0.75, "{single}");
+    Ok(())
+}
+
+/// Dropout, running statistics, clipping and early stopping: a run that is stopped after any epoch and continued from a checkpoint
+/// ends with the same bits.
+#[test]
+fn a_resumed_run_ends_with_the_same_bits() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("checkpoint");
+    let run = |epochs: usize, resumes: bool| -> Result<(Vec<Vec<f64>>, Vec<f64>)> {
+        let parameters = Parameters::seeded(3);
+        let build = |vb: VarBuilder| {
+            Ok::<_, Error>((
+                candle_nn::linear(2, 8, vb.pp("hidden"))?,
+                candle_nn::batch_norm(8, 1e-5, vb.pp("norm"))?,
+                candle_nn::linear(8, 1, vb.pp("output"))?,
+            ))
+        };
+        let (hidden, norm, output) = build(parameters.var_builder(DType::F64, &CPU))?;
+        let evaluated = build(parameters.detached_var_builder(DType::F64, &CPU))?;
+        let dropout = parameters.dropout(0.2)?;
+        let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam { lr: 0.01, ..Default::default() })?;
+        let mut stopping = EarlyStopping::new(parameters.all_vars(), 50);
+        let mut trainer = Trainer { epochs, batch_size: 8, clip_norm: Some(1.0), ..Default::default() };
+        if resumes {
+            let checkpoint = Checkpoint::load(&path)?;
+            checkpoint.restore(&parameters, &mut adam)?;
+            stopping.load_state(&checkpoint.tensors)?;
+            trainer.completed_steps = checkpoint.completed_steps;
+        }
+        let mut losses = Vec::new();
+        let loss = |x: &Tensor, y: &Tensor| {
+            let x = dropout.forward_t(&norm.forward_t(&hidden.forward(x)?, true)?.relu()?, true)?;
+            MseLoss::default().forward(&output.forward(&x)?, y)
+        };
+        let (validation, draws) = (samples(30), parameters.clone());
+        trainer.fit_with(&mut adam, &samples(40), loss, |adam, event| {
+            if let Event::Epoch { completed_steps, .. } = event {
+                let before = draws.dropout_draws();
+                let current = evaluate(&validation, 16, |x, y| {
+                    let (hidden, norm, output) = &evaluated;
+                    let x = norm.forward_t(&hidden.forward(x)?, false)?.relu()?;
+                    MseLoss::default().forward(&output.forward(&x)?, y)
+                })?;
+                assert_eq!(draws.dropout_draws(), before);
+                losses.push(current);
+                stopping.should_stop(current)?;
+                let mut checkpoint = Checkpoint::new(&parameters, adam, completed_steps)?;
+                checkpoint.tensors.extend(stopping.state()?);
+                checkpoint.save(&path)?;
+            }
+            Ok::<_, Error>(ControlFlow::Continue(()))
+        })?;
+        stopping.restore()?;
+        let values = parameters.all_vars().into_iter().map(|var| var.flatten_all()?.to_vec1::<f64>());
+        Ok((values.collect::<Result<_>>()?, losses))
+    };
+    let (whole, losses) = run(6, false)?;
+    for epochs in [1, 3, 5] {
+        let (_, first) = run(epochs, false)?;
+        let (resumed, rest) = run(6, true)?;
+        assert_eq!((resumed, [first, rest].concat()), (whole.clone(), losses.clone()), "{epochs}");
+    }
+    Ok(())
+}
+
+#[test]
+fn early_stopping_keeps_statistics_and_refuses_other_states() -> Result<()> {
+    let parameters = Parameters::seeded(1);
+    let norm = candle_nn::batch_norm(2, 1e-5, parameters.var_builder(DType::F64, &CPU).pp("norm"))?;
+    let mut stopping = EarlyStopping::new(parameters.all_vars(), 2);
+    let values = || parameters.all_vars().iter().map(|var| var.to_vec1::<f64>()).collect::<Result<Vec<_>>>();
+    norm.forward_train(&samples(8).batch(None, 0, 8)?.0)?;
+    let best = values()?;
+    assert!(!stopping.should_stop(1.0)?);
+    norm.forward_train(&(samples(8).batch(None, 0, 8)?.0 + 100.0)?)?;
+    assert!(!stopping.should_stop(2.0)? && stopping.should_stop(f64::NAN)?);
+    assert_ne!(values()?, best);
+    stopping.restore()?;
+    assert_eq!(values()?, best);
+
+    let state = stopping.state()?;
+    let mut other = EarlyStopping::new(parameters.all_vars(), 2);
+    other.load_state(&state)?;
+    assert!(other.is_stopped() && other.epochs() == 3 && other.best().unwrap().loss == 1.0);
+    // Used again, or told of fewer epochs, it starts from there.
+    assert!(other.should_stop(3.0)?);
+    other.load_state(&Default::default())?;
+    assert!(other.best().is_none() && other.epochs() == 0 && !other.should_stop(5.0)?);
+    for numbers in
+        [[0.0, 0.0, 1.0], [3.0, 4.0, 1.0], [3.0, 0.0, 1.0], [2.5, 1.0, 1.0], [f64::NAN, 1.0, 1.0], [1e300, 1.0, 1.0]]
+    {
+        let mut bad = state.clone();
+        bad.insert("early_stopping".into(), Tensor::new(&numbers, &CPU)?);
+        let error = other.load_state(&bad).unwrap_err().to_string();
+        assert!(error.contains("early_stopping is"), "{error}");
+        assert_eq!(other.epochs(), 1);
+    }
+    let mut bad = state.clone();
+    bad.insert("early_stopping.best.1".into(), Tensor::new(&[1.0, 2.0, 3.0], &CPU)?);
+    assert!(other.load_state(&bad).unwrap_err().to_string().contains("early_stopping.best.1 is F64 of shape [3]"));
+    let mut fewer = EarlyStopping::new(parameters.trainable_vars(), 2);
+    assert!(fewer.load_state(&state).unwrap_err().to_string().contains("more than 2 variables"));
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_an_error_and_changes_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("checkpoint");
+    let build = |parts: &[(&str, usize)], seed: u64| -> Result<(Parameters, Adam)> {
+        let parameters = Parameters::seeded(seed);
+        for (name, outputs) in parts {
+            candle_nn::linear(2, *outputs, parameters.var_builder(DType::F32, &CPU).pp(name))?;
+        }
+        let adam = Adam::new(parameters.trainable_vars(), ParamsAdam::default())?;
+        Ok((parameters, adam))
+    };
+    let step = |parameters: &Parameters, adam: &mut Adam| -> Result<()> {
+        let sums = parameters.trainable_vars().iter().map(|var| var.sqr()?.sum_all()).collect::<Result<Vec<_>>>()?;
+        adam.backward_step(&Tensor::stack(&sums, 0)?.sum_all()?)
+    };
+    let state = |parameters: &Parameters, adam: &Adam| -> Result<Vec<Vec<f32>>> {
+        let vars = parameters.all_vars().into_iter().map(|var| var.as_detached_tensor());
+        let moments = adam.state()?.into_iter().flat_map(|state| [state.exp_avg, state.exp_avg_sq]);
+        vars.chain(moments).map(|tensor| tensor.flatten_all()?.to_vec1()).collect()
+    };
+    let (saved, mut adam) = build(&[("a", 2), ("b", 3)], 1)?;
+    step(&saved, &mut adam)?;
+    save_checkpoint(&path, &saved, &adam, 7)?;
+    let (other, mut other_adam) = build(&[("a", 2), ("b", 3)], 2)?;
+    assert_eq!(load_checkpoint(&path, &other, &mut other_adam)?, 7);
+    assert_eq!(state(&other, &other_adam)?, state(&saved, &adam)?);
+
+    let refused = |parameters: &Parameters, adam: &mut Adam, part: &str| -> Result<()> {
+        step(parameters, adam)?;
+        let before = state(parameters, adam)?;
+        let error = load_checkpoint(&path, parameters, adam).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("checkpoint"), "{error}");
+        assert_eq!(state(parameters, adam)?, before);
+        Ok(())
+    };
+    for (parts, part) in [
+        (&[("a", 2)][..], "also holds b.bias"),
+        (&[("a", 2), ("b", 3), ("c", 1)], "no tensor c.bias"),
+        (&[("a", 2), ("b", 4)], "b.bias is F32 of shape [3]"),
+    ] {
+        let (parameters, mut adam) = build(parts, 3)?;
+        refused(&parameters, &mut adam, part)?;
+    }
+    // A part was frozen, in the file or now.
+    let (parameters, _) = build(&[("a", 2), ("b", 3)], 3)?;
+    parameters.pp("b").freeze();
+    let mut frozen = Adam::new(parameters.trainable_vars(), ParamsAdam::default())?;
+    refused(&parameters, &mut frozen, "trained b.bias")?;
+    save_checkpoint(&path, &parameters, &frozen, 1)?;
+    let (parameters, mut adam) = build(&[("a", 2), ("b", 3)], 3)?;
+    refused(&parameters, &mut adam, "no Adam state for b.bias")?;
+    let (_, stranger) = build(&[("a", 2)], 4)?;
+    assert!(
+        save_checkpoint(&path, &parameters, &stranger, 1).unwrap_err().to_string().contains("not one of the param")
+    );
+    // Weights alone, and a file cut anywhere.
+    parameters.save(&path)?;
+    refused(&parameters, &mut adam, "no tensor run")?;
+    save_checkpoint(&path, &parameters, &adam, 1)?;
+    let bytes = std::fs::read(&path)?;
+    for cut in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..cut])?;
+        refused(&parameters, &mut adam, "")?;
+    }
     Ok(())
 }

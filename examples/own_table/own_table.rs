@@ -332,9 +332,14 @@ impl Parts<'_> {
         let network = Network::new(encoding, session.var_builder())?;
         let weights = if choice.balance { Some(balanced(self.schema, &network.encoding, &self.device)?) } else { None };
         let trained = Trained { network, session };
-        trained.session.fit(|inputs, target| {
+        let loss = |inputs: &Tensor, target: &Tensor| {
             loss_of(loss, choice, reduction, weights.as_ref(), &trained.network.forward(inputs)?, target)
-        })?;
+        };
+        // The network has no training mode, so one closure serves both.
+        match self.validation.is_empty() {
+            true => trained.session.fit(loss)?,
+            false => trained.session.fit_validated(loss, loss)?,
+        }
         Ok(trained)
     }
 }

@@ -1,10 +1,7 @@
-use crate::kernel::lanes::CHUNK;
-use crate::kernel::parallel::in_parallel;
+use crate::kernel::parallel;
 use crate::kernel::storage::elements;
 use crate::kernel::switches::reads_values;
 use candle_core::{DType, Device, Result, Storage, Tensor, bail};
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha12Rng;
 
 /// A dataset of tensors on one device: each sample is a row of the inputs and a row of the targets, or a tuple of input rows and
 /// one row of the targets ([`sample_tuples`](Self::sample_tuples)).
@@ -121,11 +118,21 @@ impl TensorDataset {
         Ok((inputs, select(&self.targets)?))
     }
 
-    /// The numbers of the samples, shuffled.
-    pub(crate) fn order(&self, rng: &mut ChaCha12Rng) -> Result<Tensor> {
-        let mut order = (0..self.len() as u32).collect::<Vec<_>>();
-        order.shuffle(rng);
-        Tensor::from_vec(order, self.len(), self.targets.device())
+    /// Returns the inputs and targets of the samples with these numbers, like [`batch`](Self::batch).
+    ///
+    /// # Errors
+    /// If there is no sample of a number.
+    pub fn select(&self, rows: &[u32]) -> Result<(Tensor, Tensor)> {
+        if let Some(row) = rows.iter().find(|&&row| row as usize >= self.len()) {
+            bail!("TensorDataset: there is no sample {row} among {}", self.len())
+        }
+        // Samples in a row are a view.
+        if let Some(&first) = rows.first()
+            && rows.iter().zip(first..).all(|(&row, expected)| row == expected)
+        {
+            return self.batch(None, first as usize, rows.len());
+        }
+        self.batch(Some(&Tensor::new(rows, self.targets.device())?), 0, rows.len())
     }
 
     /// The tensor with one row per sample.
@@ -193,15 +200,7 @@ fn brightness(pixels: &Tensor) -> Result<Tensor> {
     let pixels = pixels.contiguous()?;
     let (storage, layout) = pixels.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { bail!("brightness: the pixels are not in CPU storage") };
-    let bytes = elements::<u8>(storage, layout)?;
-    let mut values = vec![0f32; bytes.len()];
-    let chunks = values.chunks_mut(CHUNK).zip(bytes.chunks(CHUNK));
-    in_parallel(chunks, |(values, bytes)| {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) * UNIT),
-        );
-    });
+    let values = parallel::map(elements::<u8>(storage, layout)?, |&byte| f32::from(byte) * UNIT);
     Tensor::from_vec(values, layout.shape(), pixels.device())
 }
 

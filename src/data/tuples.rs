@@ -1,7 +1,8 @@
 use super::{Draw, TensorDataset, TrainTestSplit, generator};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
+use std::ops::Range;
 
 /// Draws the samples that form a tuple with one sample, by their classes.
 ///
@@ -18,11 +19,49 @@ use rand_chacha::ChaCha12Rng;
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub struct TupleSampler<'a> {
-    /// The rows of each class.
-    rows: &'a [Vec<u32>],
-    classes: &'a [u32],
+    classes: &'a Classes,
     row: u32,
     rng: &'a mut ChaCha12Rng,
+}
+
+/// The rows of each class.
+struct Classes {
+    /// All rows, sorted by class.
+    rows: Vec<u32>,
+    /// For each row, the range in `rows` of its class.
+    ranges: Vec<Range<usize>>,
+}
+
+impl Classes {
+    fn new(targets: &Tensor) -> Result<Self> {
+        if targets.rank() != 1 {
+            bail!("sample_tuples: the targets have shape {:?} but need one class for each sample, (N)", targets.dims())
+        }
+        let classes = if targets.dtype().is_int() {
+            targets.to_dtype(DType::I64)?.to_vec1::<i64>()?
+        } else {
+            let numbers = targets.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            if let Some(number) = numbers.iter().find(|number| number.fract() != 0.0 || number.abs() > 2f64.powi(53)) {
+                bail!("sample_tuples: a target is {number}, but classes are whole numbers")
+            }
+            numbers.into_iter().map(|number| number as i64).collect()
+        };
+        let mut rows = (0..classes.len() as u32).collect::<Vec<_>>();
+        rows.sort_by_key(|&row| classes[row as usize]);
+        let mut ranges = vec![0..0; rows.len()];
+        let mut start = 0;
+        for same in rows.chunk_by(|&a, &b| classes[a as usize] == classes[b as usize]) {
+            for &row in same {
+                ranges[row as usize] = start..start + same.len();
+            }
+            start += same.len();
+        }
+        Ok(Self { rows, ranges })
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
 }
 
 impl TupleSampler<'_> {
@@ -38,7 +77,7 @@ impl TupleSampler<'_> {
 
     /// A sample of the same class; the sample itself only if its class has no other.
     pub fn same_class(&mut self) -> u32 {
-        let rows = &self.rows[self.class()];
+        let rows = &self.classes.rows[self.range()];
         loop {
             let row = rows[self.rng.random_range(0..rows.len())];
             if row != self.row || rows.len() == 1 {
@@ -49,10 +88,18 @@ impl TupleSampler<'_> {
 
     /// A sample of another class; any sample if there is only one class.
     pub fn other_class(&mut self) -> u32 {
-        let all_alike = self.rows[self.class()].len() == self.classes.len();
+        let (own, all) = (self.range(), self.classes.len());
+        if own.len() == all {
+            return self.any();
+        }
+        if own.len() > all / 2 {
+            // Most tries below would find the own class.
+            let other = self.rng.random_range(0..all - own.len());
+            return self.classes.rows[if other < own.start { other } else { other + own.len() }];
+        }
         loop {
             let row = self.any();
-            if all_alike || self.classes[row as usize] != self.classes[self.row as usize] {
+            if self.classes.ranges[row as usize] != own {
                 return row;
             }
         }
@@ -63,17 +110,18 @@ impl TupleSampler<'_> {
         self.rng.random()
     }
 
-    fn class(&self) -> usize {
-        self.classes[self.row as usize] as usize
+    fn range(&self) -> Range<usize> {
+        self.classes.ranges[self.row as usize].clone()
     }
 }
 
 impl TensorDataset {
-    /// A dataset of tuples, one for each sample: `draw` gives the rows of its members, drawn by `seed`. The targets are the classes of
-    /// the members, (N, members); the rows of a batch are those of its first tuple, then those of the second, and so on.
+    /// Returns a dataset of tuples, one for each sample: `draw` returns the row numbers of its members, and draws by `seed`. The
+    /// targets are the classes of the members, (N, members). A batch has the rows of its first tuple, then those of the second, and
+    /// so on.
     ///
     /// # Errors
-    /// If the targets are not classes, (N).
+    /// If the targets are not classes, (N), of an integer dtype or whole numbers, or if `draw` returns a row that does not exist.
     pub fn sample_tuples<const N: usize>(
         &self,
         draw: impl Fn(&mut TupleSampler) -> [u32; N],
@@ -87,30 +135,33 @@ impl TensorDataset {
         draw: impl Fn(&mut TupleSampler) -> [u32; N],
         rng: &mut ChaCha12Rng,
     ) -> Result<Self> {
-        let classes = self.targets.to_dtype(DType::U32)?.to_vec1::<u32>()?;
-        let mut rows = vec![Vec::new(); classes.iter().max().map_or(0, |class| *class as usize + 1)];
-        for (row, &class) in classes.iter().enumerate() {
-            rows[class as usize].push(row as u32);
-        }
-        let mut tuples = Vec::with_capacity(classes.len() * N);
+        let classes = Classes::new(&self.targets)?;
+        let mut rows = Vec::with_capacity(classes.len() * N);
         for row in 0..classes.len() as u32 {
-            tuples.extend(draw(&mut TupleSampler { rows: &rows, classes: &classes, row, rng }));
+            rows.extend(draw(&mut TupleSampler { classes: &classes, row, rng }));
         }
-        let targets = tuples.iter().map(|&row| classes[row as usize]).collect::<Vec<_>>();
-        let shape = (classes.len(), N);
-        Ok(Self {
-            targets: Tensor::from_vec(targets, shape, self.inputs.device())?,
-            tuples: Some(Tensor::from_vec(tuples, shape, self.inputs.device())?),
-            ..self.clone()
-        })
+        if let Some(row) = rows.iter().find(|&&row| row as usize >= classes.len()) {
+            bail!("sample_tuples: draw returned row {row}, but there are {} samples", classes.len())
+        }
+        let tuples = Tensor::from_vec(rows, (classes.len(), N), self.inputs.device())?;
+        let targets = self.targets.index_select(&tuples.flatten_all()?, 0)?.reshape(tuples.shape())?;
+        // The samples may be tuples already.
+        let tuples = match &self.tuples {
+            Some(earlier) => {
+                let members = N * earlier.dim(1)?;
+                earlier.index_select(&tuples.flatten_all()?, 0)?.reshape((classes.len(), members))?
+            }
+            None => tuples,
+        };
+        Ok(Self { targets, tuples: Some(tuples), ..self.clone() })
     }
 }
 
 impl TrainTestSplit {
-    /// Datasets of tuples of each part, drawn by `seed`: [`TensorDataset::sample_tuples`].
+    /// Returns datasets of tuples of both parts, like [`TensorDataset::sample_tuples`].
     ///
     /// # Errors
-    /// If the targets are not classes, (N).
+    /// Those of [`TensorDataset::sample_tuples`].
     pub fn sample_tuples<const N: usize>(
         &self,
         draw: impl Fn(&mut TupleSampler) -> [u32; N],
@@ -149,6 +200,51 @@ mod tests {
             [rows[5].clone(), rows[4].clone()].concat()
         );
         Ok(())
+    }
+
+    #[test]
+    fn classes_are_any_whole_numbers_of_any_dtype() -> Result<()> {
+        let x = Tensor::arange(0f32, 6.0, &Device::Cpu)?;
+        let pairs = |targets: Tensor| {
+            let dataset = TensorDataset::new(x.clone(), targets)?;
+            dataset.sample_tuples(|sampler| [sampler.same_class(), sampler.other_class()], 1)
+        };
+        let sparse = [-1i64, i64::MAX, -1, 0, i64::MAX, 0];
+        for (row, classes) in pairs(Tensor::new(&sparse, &Device::Cpu)?)?.targets().to_vec2::<i64>()?.iter().enumerate()
+        {
+            assert!(classes[0] == sparse[row] && classes[1] != sparse[row], "{row}: {classes:?}");
+        }
+        let signs = [-1f32, 0.0, -1.0, 0.0, 0.0, -1.0];
+        for (row, classes) in pairs(Tensor::new(&signs, &Device::Cpu)?)?.targets().to_vec2::<f32>()?.iter().enumerate()
+        {
+            assert!(classes[0] == signs[row] && classes[1] != signs[row], "{row}: {classes:?}");
+        }
+        for bad in [0.5f32, f32::NAN, f32::INFINITY] {
+            let error = pairs(Tensor::new(&[bad; 6], &Device::Cpu)?).unwrap_err().to_string();
+            assert!(error.contains(&format!("a target is {bad}")), "{error}");
+        }
+        let error = pairs(Tensor::zeros((6, 1), DType::U32, &Device::Cpu)?).unwrap_err().to_string();
+        assert!(error.contains("[6, 1]") && error.contains("(N)"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_class_of_nearly_all_rows_is_no_slower() -> Result<()> {
+        let mut classes = vec![1u32; 200_000];
+        classes[77] = 0;
+        classes[100_000] = 2;
+        let pairs = samples(&classes).sample_tuples(|sampler| [sampler.other_class()], 1)?;
+        let found = pairs.targets().flatten_all()?.to_vec1::<u32>()?;
+        assert!(found.iter().zip(&classes).all(|(found, class)| found != class));
+        let share = found.iter().filter(|class| **class == 0).count() as f64 / found.len() as f64;
+        assert!((share - 0.5).abs() < 0.01, "{share}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_row_that_does_not_exist_is_an_error() {
+        let error = samples(&[0, 1]).sample_tuples(|sampler| [sampler.anchor() + 1], 1).unwrap_err().to_string();
+        assert!(error.contains("row 2") && error.contains("2 samples"), "{error}");
     }
 
     #[test]

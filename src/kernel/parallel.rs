@@ -32,6 +32,24 @@ pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work
     });
 }
 
+/// `f` of each value, on all threads. It takes less time than to fill zeros.
+#[cfg(feature = "train")]
+#[allow(unsafe_code)]
+pub(crate) fn map<T: Sync, R: Send>(values: &[T], f: impl Fn(&T) -> R + Copy + Sync) -> Vec<R> {
+    use super::lanes::CHUNK;
+    let mut mapped = Vec::with_capacity(values.len());
+    let places = mapped.spare_capacity_mut()[..values.len()].chunks_mut(CHUNK);
+    in_parallel(places.zip(values.chunks(CHUNK)), |(places, values)| {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || places.iter_mut().zip(values).for_each(|(place, value)| _ = place.write(f(value))),
+        );
+    });
+    // SAFETY: each place was written.
+    unsafe { mapped.set_len(values.len()) };
+    mapped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

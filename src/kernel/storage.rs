@@ -10,9 +10,7 @@ pub(crate) fn with_storages<R>(
     tensors: &[&Tensor],
     f: impl FnOnce(&[(&CpuStorage, &Layout)]) -> Result<R>,
 ) -> Result<R> {
-    let address = |tensor: &&Tensor| std::ptr::from_ref::<Storage>(&tensor.storage_and_layout().0).addr();
-    // One lock at a time here.
-    let addresses = tensors.iter().map(address).collect::<Vec<_>>();
+    let addresses = tensors.iter().map(|tensor| address(tensor)).collect::<Vec<_>>();
     let first = |i: usize| addresses.iter().position(|address| *address == addresses[i]).unwrap_or(i);
     // In the order of their addresses: two threads that lock in different orders would wait for each other if two more
     // had asked to write in between.
@@ -30,6 +28,11 @@ pub(crate) fn with_storages<R>(
         }
     }
     f(&storages)
+}
+
+/// Where the storage of a tensor is: tensors that share memory share it. The lock is released again.
+pub(crate) fn address(tensor: &Tensor) -> usize {
+    std::ptr::from_ref::<Storage>(&tensor.storage_and_layout().0).addr()
 }
 
 /// The memory of a tensor on the CPU.

@@ -26,6 +26,44 @@ pub(super) fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, classes:
     float(loss, "weight", &weight.detach())?.to_dtype(float_dtype(loss, "input", input)?)?.contiguous()
 }
 
+/// Returns what the mean of the losses of `target` divides by, read on the host: the sum of the samples' class weights, or
+/// the number of samples for probabilities.
+pub(super) fn denominator(
+    loss: &str,
+    target: &Tensor,
+    weight: Option<&Tensor>,
+    ignore_index: i64,
+    takes_probabilities: bool,
+) -> Result<f64> {
+    if takes_probabilities && target.dtype().is_float() {
+        let dim = class_dim(loss, target)?;
+        return Ok((target.elem_count() / target.dims()[dim].max(1)) as f64);
+    }
+    let weight = match weight {
+        Some(weight) if weight.rank() == 1 => {
+            let weight = float(loss, "weight", &weight.detach())?.to_device(&Device::Cpu)?;
+            Some(weight.to_dtype(DType::F64)?.to_vec1::<f64>()?)
+        }
+        Some(weight) => bail!("{loss}: weight has shape {:?} but needs one value for each class", weight.dims()),
+        None => None,
+    };
+    let classes = class_indices(loss, "target", target)?.to_device(&Device::Cpu)?;
+    with_elements(&classes, |classes: &[i64]| {
+        let mut sum = 0.0;
+        for &class in classes.iter().filter(|class| **class != ignore_index) {
+            sum += match (&weight, usize::try_from(class)) {
+                (None, Ok(_)) => 1.0,
+                (Some(weight), Ok(class)) if class < weight.len() => weight[class],
+                (Some(weight), _) => {
+                    bail!("{loss}: target holds class {class} but there are {} classes, numbered from 0", weight.len())
+                }
+                (None, Err(_)) => bail!("{loss}: target holds class {class}, but classes are numbered from 0"),
+            };
+        }
+        Ok(sum)
+    })?
+}
+
 /// The class of each sample, checked against the shape of the input.
 pub(super) struct ClassTargets {
     loss: &'static str,

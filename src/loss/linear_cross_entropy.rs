@@ -1,4 +1,4 @@
-use super::class_targets::{ClassTargets, class_weight};
+use super::class_targets::{ClassTargets, class_weight, denominator};
 use super::validate::{check_option, class_indices, float, float_dtype, same_kind};
 use super::{CrossEntropyLoss, Reduction};
 use crate::kernel::gemm::{ProductSum, product};
@@ -165,6 +165,34 @@ impl LinearCrossEntropyLoss {
             cast_to_args(scaled, args)
         })?;
         ops::like(&loss, input)
+    }
+
+    /// Returns what [`Reduction::Mean`] divides the sum of the losses against `target` by: the sum of the class weights of the
+    /// samples that are not ignored; for
+    /// targets of probabilities, the number of samples. It does not depend on
+    /// `reduction`.
+    ///
+    /// With it, batches can be averaged as if they were one batch, for example by `Trainer`, whose closure may return
+    /// the loss and this number. It is 0 if all samples are ignored. On a GPU the host waits for `target`.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use candle_losses::loss::LinearCrossEntropyLoss;
+    ///
+    /// let loss = LinearCrossEntropyLoss {
+    ///     weight: Some(Tensor::new(&[1f32, 3.0], &Device::Cpu)?),
+    ///     ..Default::default()
+    /// };
+    /// let target = Tensor::new(&[0i64, 1, -100, 1], &Device::Cpu)?; // the third sample is ignored
+    /// assert_eq!(loss.denominator(&target)?, 1.0 + 3.0 + 3.0);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If `target` is neither of an integer dtype nor probabilities, a class is out of range, or `weight` is not of shape `(C)` and a float
+    /// dtype.
+    pub fn denominator(&self, target: &Tensor) -> Result<f64> {
+        denominator(LOSS, target, self.weight.as_ref(), self.ignore_index, true)
     }
 
     /// Returns `input` with 0 in the rows that are ignored. The gradient of their logits is 0, but 0 times NaN is NaN.

@@ -2,19 +2,22 @@ use crate::kernel::ops;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, TensorId, Var, bail};
 
-/// Scales the gradients of `vars` down together, so that the norm of them all is at most `max_norm`, and returns the norm
-/// that they had: `g · min(1, max_norm / (‖g‖ + 1e-6))`, where `‖g‖` is the Euclidean norm over every element of every
-/// gradient. A variable without a gradient is passed over.
+/// Scales the gradients of `vars` down so that their total norm is at most `max_norm`, and returns the norm before scaling.
 ///
-/// Call it between `backward` and the optimizer's `step`. [`Trainer`](crate::Trainer) does it with `clip_norm`.
-/// Gradients that are not finite become NaN, or 0 where one of them is infinite, as in PyTorch: look at the norm.
+/// Each gradient becomes `g · min(1, max_norm / (‖g‖ + 1e-6))`, where `‖g‖` is the Euclidean norm over all elements of all
+/// gradients. Variables without a gradient are skipped.
+///
+/// Call it between `backward` and the optimizer's `step`. [`Trainer`](crate::Trainer) calls it if `clip_norm` is set.
+///
+/// As in PyTorch, if a gradient is NaN, all gradients become NaN; if one is infinite, it becomes NaN and the others 0. Check
+/// whether the returned norm is finite.
 ///
 /// Source: Pascanu, Mikolov & Bengio, [On the difficulty of training recurrent neural
 /// networks](https://arxiv.org/abs/1211.5063), 2013;
 /// [`torch.nn.utils.clip_grad_norm_`](https://pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html).
 ///
 /// # Errors
-/// If `max_norm` is not positive. On a GPU the host waits for the norm.
+/// If `max_norm` is not positive. On a GPU the host waits for the returned norm; `Trainer` does not need it and does not wait.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -29,37 +32,48 @@ use candle_core::{DType, Device, Result, Tensor, TensorId, Var, bail};
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn clip_grad_norm(grads: &mut GradStore, vars: &[Var], max_norm: f64) -> Result<f64> {
-    clip(grads, &vars.iter().map(|var| var.id()).collect::<Vec<_>>(), max_norm)
+    match clip(grads, vars.iter().map(|var| var.id()), max_norm)? {
+        Some(norm) => norm.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar(),
+        None => Ok(0.0),
+    }
 }
 
-/// The same for the variables of these names.
-pub(crate) fn clip(grads: &mut GradStore, ids: &[TensorId], max_norm: f64) -> Result<f64> {
+/// Clips the gradients of the variables with these ids, and returns their norm, a scalar on their device, or `None` if there is
+/// no gradient. The host does not wait for a GPU.
+pub(crate) fn clip(
+    grads: &mut GradStore,
+    ids: impl IntoIterator<Item = TensorId>,
+    max_norm: f64,
+) -> Result<Option<Tensor>> {
     if max_norm.is_nan() || max_norm <= 0.0 {
         bail!("clip_grad_norm: max_norm is {max_norm} but must be positive")
     }
-    // Detached: a gradient may still hold on to the graph that it was computed by.
-    let found = ids.iter().filter_map(|&id| Some((id, grads.get_id(id)?.detach()))).collect::<Vec<_>>();
-    let squares = found.iter().map(|(_, grad)| square_sum(grad)).collect::<Result<Vec<_>>>()?;
-    if squares.is_empty() {
-        return Ok(0.0);
+    // Detached, because a gradient may keep the graph that it was computed by.
+    let found = ids.into_iter().filter_map(|id| Some((id, grads.get_id(id)?.detach()))).collect::<Vec<_>>();
+    let Some((_, first)) = found.first() else { return Ok(None) };
+    let device = first.device().clone();
+    let squares = found.iter().map(|(_, grad)| square_sum(grad)?.to_device(&device)).collect::<Result<Vec<_>>>()?;
+    let mut squares = Tensor::stack(&squares, 0)?;
+    if device.is_cpu() {
+        // In one order, whatever the order of the variables, so that the same run has the same norm to the last bit.
+        let mut values = squares.to_vec1::<f64>()?;
+        values.sort_by(f64::total_cmp);
+        squares = Tensor::new(values, &device)?;
     }
-    // Together, so that the host waits once.
-    let squares = Tensor::stack(&squares, 0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    let mut squares = squares.to_vec1::<f64>()?;
-    // In one order, whichever the gradients come in, so that the same run has the same norm to the last bit.
-    squares.sort_by(f64::total_cmp);
-    let norm = squares.iter().sum::<f64>().sqrt();
-    let scale = max_norm / (norm + 1e-6);
-    // Of a norm that is NaN all become NaN.
-    if scale < 1.0 || scale.is_nan() {
-        for (id, grad) in found {
-            grads.insert_id(id, (grad * scale)?);
-        }
+    let norm = squares.sum_all()?.sqrt()?;
+    let scale = ((&norm + 1e-6)?.recip()? * max_norm)?;
+    // By a comparison, as the `minimum` of some devices drops a NaN.
+    let scale = scale.ge(1.0)?.where_cond(&scale.ones_like()?, &scale)?;
+    if device.is_cpu() && scale.to_scalar::<f64>()? == 1.0 {
+        return Ok(Some(norm));
     }
-    Ok(norm)
+    for (id, grad) in found {
+        grads.insert_id(id, grad.broadcast_mul(&scale.to_device(grad.device())?.to_dtype(grad.dtype())?)?);
+    }
+    Ok(Some(norm))
 }
 
-/// In double precision where the device has it for sure, as a sum in single precision drifts.
+/// In double precision on the CPU, because a sum in single precision drifts. Not every GPU has double precision.
 fn square_sum(grad: &Tensor) -> Result<Tensor> {
     let precise = if grad.device().is_cpu() { DType::F64 } else { DType::F32 };
     ops::sum_all(&grad.to_dtype(precise)?.sqr()?)

@@ -1,14 +1,19 @@
-//! Models and how they are trained, in candle-nn's own terms: parameters for its `VarBuilder`, an [`Adam`] that is one of
-//! its `Optimizer`s, the examples' [`mlp`], and clipping of gradients.
+//! Models and how they are trained, in candle-nn's terms: parameters for its `VarBuilder`, an [`Adam`] that is one of its
+//! `Optimizer`s, reproducible [`Dropout`], the examples' [`mlp`], and gradient clipping.
 
 mod adam;
 mod clip;
+mod dropout;
+mod files;
 mod linear;
 mod mlp;
 mod parameters;
 
-pub use adam::{Adam, ParamsAdam};
+pub use adam::{Adam, AdamState, ParamsAdam};
 pub(crate) use clip::clip;
 pub use clip::clip_grad_norm;
+pub use dropout::Dropout;
+pub(crate) use files::replace;
 pub use mlp::{Mlp, OutputActivation, mlp};
 pub use parameters::Parameters;
+pub(crate) use parameters::{all_finite, assign};

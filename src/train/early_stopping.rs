@@ -1,6 +1,13 @@
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use std::collections::HashMap;
 
 /// Early stopping: detects when the validation loss stops improving, and keeps the best weights.
+///
+/// Give it all variables of the model ([`Parameters::all_vars`](crate::Parameters::all_vars)), the running statistics of a
+/// `BatchNorm` included, and compute the validation loss by a closure of its own: the model in evaluation mode. [`evaluate`] with the
+/// closure that trains would update running statistics and draw dropout.
+///
+/// [`evaluate`]: crate::evaluate
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -28,6 +35,7 @@ pub struct EarlyStopping {
 
 /// The epoch with the lowest validation loss of an [`EarlyStopping`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Best {
     /// The epoch, counted from 1.
     pub epoch: usize,
@@ -36,6 +44,10 @@ pub struct Best {
     /// The weights after it, in the order of the variables.
     pub weights: Vec<Tensor>,
 }
+
+/// The names of the tensors of a state: three numbers, and the weights of the best epoch.
+const NUMBERS: &str = "early_stopping";
+const WEIGHTS: &str = "early_stopping.best";
 
 impl EarlyStopping {
     /// Creates early stopping for `variables`, which stops after `patience` epochs in a row without a lower loss.
@@ -48,9 +60,9 @@ impl EarlyStopping {
     /// # Errors
     /// If the weights can't be copied.
     pub fn should_stop(&mut self, loss: f64) -> Result<bool> {
-        self.epochs += 1;
+        self.epochs = self.epochs.saturating_add(1);
         if self.best.as_ref().is_none_or(|best| loss < best.loss || (best.loss.is_nan() && !loss.is_nan())) {
-            let weights = self.variables.iter().map(|variable| variable.as_detached_tensor().copy());
+            let weights = self.variables.iter().map(|variable| variable.as_detached_tensor().force_contiguous());
             self.best = Some(Best { epoch: self.epochs, loss, weights: weights.collect::<Result<_>>()? });
         }
         Ok(self.is_stopped())
@@ -71,20 +83,52 @@ impl EarlyStopping {
         self.epochs
     }
 
-    /// Continues from an earlier run of `epochs` epochs with this best one, as [`epochs`](Self::epochs) and [`best`](Self::best)
-    /// gave them.
+    /// Returns the state as named tensors, for the file of a [`Checkpoint`](crate::Checkpoint): the names begin with
+    /// `early_stopping`.
     ///
     /// # Errors
-    /// If the weights do not have the shapes of the variables, or the best epoch is after `epochs`.
-    pub fn load_state(&mut self, epochs: usize, best: Best) -> Result<()> {
-        let shapes = best.weights.iter().map(|weights| weights.dims());
-        if !shapes.eq(self.variables.iter().map(|variable| variable.dims())) || best.epoch > epochs {
-            bail!(
-                "EarlyStopping: the {} saved weights do not match the variables, or the best epoch is after epoch {epochs}",
-                best.weights.len()
-            )
+    /// If memory can't be allocated.
+    pub fn state(&self) -> Result<HashMap<String, Tensor>> {
+        let Some(best) = &self.best else { return Ok(HashMap::new()) };
+        let numbers = [self.epochs as f64, best.epoch as f64, best.loss];
+        let weights = best.weights.iter().enumerate().map(|(i, weights)| (format!("{WEIGHTS}.{i}"), weights.clone()));
+        Ok(weights.chain([(NUMBERS.to_owned(), Tensor::new(&numbers, &Device::Cpu)?)]).collect())
+    }
+
+    /// Continues from the [`state`](Self::state) of an earlier run. Other tensors are ignored; without a state among them it starts
+    /// again.
+    ///
+    /// # Errors
+    /// If the state is not one of variables of these shapes, or its numbers can't be those of a run. Nothing is changed then.
+    pub fn load_state(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        let Some(numbers) = tensors.get(NUMBERS) else {
+            (self.epochs, self.best) = (0, None);
+            return Ok(());
+        };
+        let values = numbers.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let is_count = |x: f64| x >= 1.0 && x.fract() == 0.0 && x < 2f64.powi(53);
+        let (epochs, epoch, loss) = match values.as_slice() {
+            &[epochs, epoch, loss] if is_count(epochs) && is_count(epoch) && epoch <= epochs => (epochs, epoch, loss),
+            _ => bail!("EarlyStopping: {NUMBERS} is {values:?} but needs epochs, the best one of them and its loss"),
+        };
+        let mut weights = Vec::new();
+        for (i, variable) in self.variables.iter().enumerate() {
+            let name = format!("{WEIGHTS}.{i}");
+            let Some(stored) = tensors.get(&name) else { bail!("EarlyStopping: the state has no {name}") };
+            if stored.dims() != variable.dims() || !stored.dtype().is_float() {
+                bail!(
+                    "EarlyStopping: {name} is {:?} of shape {:?} but needs floats of shape {:?}",
+                    stored.dtype(),
+                    stored.dims(),
+                    variable.dims()
+                )
+            }
+            weights.push(stored.to_dtype(variable.dtype())?.to_device(variable.device())?);
         }
-        (self.epochs, self.best) = (epochs, Some(best));
+        if tensors.contains_key(&format!("{WEIGHTS}.{}", weights.len())) {
+            bail!("EarlyStopping: the state has more than {} variables", weights.len())
+        }
+        (self.epochs, self.best) = (epochs as usize, Some(Best { epoch: epoch as usize, loss, weights }));
         Ok(())
     }
 

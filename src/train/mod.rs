@@ -1,9 +1,15 @@
-//! The training loop, evaluation and early stopping, for any Candle model.
+//! The training loop, evaluation, early stopping and checkpoints, for any Candle model.
 
+mod batch_loss;
+mod checkpoint;
 mod early_stopping;
 mod evaluate;
+mod gradients;
+mod progress;
 mod trainer;
 
+pub use batch_loss::BatchLoss;
+pub use checkpoint::{Checkpoint, load_checkpoint, save_checkpoint};
 pub use early_stopping::{Best, EarlyStopping};
 pub use evaluate::evaluate;
-pub use trainer::{Event, Trainer};
+pub use trainer::{Event, SkipReason, Trainer};

@@ -6,8 +6,8 @@
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use candle_losses::Adam;
 use candle_losses::data::{TensorDataset, TrainTestSplit};
+use candle_losses::{Adam, Checkpoint};
 use clap::ArgAction;
 use sections::Section;
 use serde::Serialize;
@@ -36,9 +36,7 @@ pub type Loaded = Rc<RefCell<Option<(String, TrainTestSplit)>>>;
 /// The training state that is kept between two runs of the example.
 #[derive(Default)]
 struct Kept {
-    weights: Vec<Tensor>,
-    adam_steps: usize,
-    adam: Vec<(Tensor, Tensor)>,
+    checkpoint: Option<Checkpoint>,
     losses: Vec<f32>,
 }
 
@@ -151,11 +149,8 @@ impl Browser {
 
     fn load(&self, run: &mut Run, adam: &mut Adam) -> Result<ControlFlow<()>> {
         let kept = self.kept.borrow();
-        if !kept.weights.is_empty() {
-            for ((_, var), weights) in run.session.parameters().named_vars().iter().zip(&kept.weights) {
-                var.set(weights)?;
-            }
-            adam.load_state(kept.adam_steps, &kept.adam)?;
+        if let Some(checkpoint) = &kept.checkpoint {
+            checkpoint.restore(run.session.parameters(), adam)?;
             run.resume(kept.losses.clone());
         }
         let completed_steps = run.trainer.completed_steps;
@@ -174,12 +169,10 @@ impl Browser {
 
     fn keep(&self, run: &mut Run, adam: &Adam) -> Result<()> {
         let mut kept = self.kept.borrow_mut();
-        let named = run.session.parameters().named_vars().into_iter();
-        kept.weights = named.map(|(_, var)| var.as_detached_tensor().copy()).collect::<Result<_, _>>()?;
-        (kept.adam_steps, kept.adam) = (adam.steps(), adam.state()?);
-        let losses = run.losses()?;
+        let losses = run.losses()?.to_vec();
+        kept.checkpoint = Some(Checkpoint::new(run.session.parameters(), adam, run.steps(losses.len()))?);
         self.found.borrow_mut().losses = losses[kept.losses.len()..].to_vec();
-        kept.losses = losses.to_vec();
+        kept.losses = losses;
         Ok(())
     }
 }

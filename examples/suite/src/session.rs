@@ -164,11 +164,29 @@ impl Session {
     /// A loss that is not finite ends the run with an error before the step against it (on a GPU, before the next line is printed),
     /// and leaves older files as they were, the last checkpoint among them.
     pub fn fit(&self, mut loss: impl FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
-        self.fit_dyn(&mut loss)
+        ensure!(self.validation.is_none(), "a session with validation samples needs fit_validated");
+        self.fit_dyn(&mut loss, &|_, _| candle_core::bail!("there are no validation samples"))
+    }
+
+    /// Trains like [`fit`](Self::fit), and evaluates `validation_loss` on the validation samples after each epoch. It is a closure of
+    /// its own, so that a model with dropout or running statistics is in evaluation mode there.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit).
+    pub fn fit_validated(
+        &self,
+        mut loss: impl FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+        validation_loss: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<()> {
+        self.fit_dyn(&mut loss, &validation_loss)
     }
 
     /// Compiled once, not for each example's loss.
-    fn fit_dyn(&self, loss: &mut dyn FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<()> {
+    fn fit_dyn(
+        &self,
+        loss: &mut dyn FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+        validation_loss: &dyn Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<()> {
         let (options, preset) = (&self.options, self.preset);
         let lr = options.lr(preset);
         let mut adam = Adam::new(self.parameters.trainable_vars(), ParamsAdam { lr, ..Default::default() })?;
@@ -179,12 +197,12 @@ impl Session {
             shuffle: !options.no_shuffle,
             accumulate: options.accumulate,
             clip_norm: options.clip_norm,
-            completed_steps: 0,
+            ..Default::default()
         };
         let stopping = self.validation.as_ref();
-        let stopping = stopping.map(|(_, patience)| EarlyStopping::new(self.parameters.trainable_vars(), *patience));
+        let stopping = stopping.map(|(_, patience)| EarlyStopping::new(self.parameters.all_vars(), *patience));
         let mut run = Run::new(self, trainer, stopping);
-        let trained = self.train(&mut run, &mut adam, loss);
+        let trained = self.train(&mut run, &mut adam, loss, validation_loss);
         if trained.is_err() {
             let _ = self.ui.observe(&mut run, &mut adam, RunEvent::Failure);
         }
@@ -196,11 +214,9 @@ impl Session {
         run: &mut Run,
         adam: &mut Adam,
         loss: &mut dyn FnMut(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+        validation_loss: &dyn Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
     ) -> Result<()> {
         let is_ended = self.ui.observe(run, adam, RunEvent::Start)?.is_break();
-        // Training and validation take turns with it.
-        let loss = RefCell::new(loss);
-        let loss = |inputs: &Tensor, targets: &Tensor| (loss.borrow_mut())(inputs, targets);
         if !is_ended {
             let trainer = run.trainer.clone();
             trainer.fit_with(adam, &self.data.train, loss, |adam, event| match event {
@@ -210,16 +226,10 @@ impl Session {
                 }
                 Event::Step { .. } => self.ui.observe(run, adam, RunEvent::Step),
                 Event::Epoch { epoch, .. } => {
-                    // No loss was computed from the weights of the last step.
-                    ensure!(
-                        self.parameters.are_finite()?,
-                        "the weights are not finite after epoch {epoch}; a smaller --lr than {} may help",
-                        run.lr()
-                    );
                     run.end_epoch(epoch)?;
                     let mut flow = ControlFlow::Continue(());
                     if let (Some((samples, _)), Some(stopping)) = (&self.validation, &mut run.stopping)
-                        && stopping.should_stop(evaluate(samples, BATCH, loss)?)?
+                        && stopping.should_stop(evaluate(samples, BATCH, validation_loss)?)?
                     {
                         flow = ControlFlow::Break(());
                     }

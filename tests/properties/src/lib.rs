@@ -2,7 +2,7 @@
 //! not panic.
 
 use candle_core::{DType, Device};
-use candle_losses::{Adam, OutputActivation, Parameters, ParamsAdam, mlp};
+use candle_losses::{Adam, EarlyStopping, OutputActivation, Parameters, ParamsAdam, mlp};
 use candle_nn::Optimizer;
 use own_table::{ColumnTypes, Encoding, ReadOptions, Table, Target};
 use suite::checkpoint::{self, Plan};
@@ -49,7 +49,9 @@ pub fn weights_file(bytes: &[u8]) {
     let _ = Encoding::of_model(bytes);
     let Ok((parameters, mut adam, plan)) = training() else { return };
     let _ = parameters.load_safetensors(bytes);
-    let _ = checkpoint::from_bytes(bytes, &plan, &parameters, &mut adam, None, |batches| batches);
+    let Ok((checkpoint, _)) = checkpoint::from_bytes(bytes, &plan) else { return };
+    let _ = checkpoint.restore(&parameters, &mut adam);
+    let _ = EarlyStopping::new(parameters.all_vars(), 1).load_state(&checkpoint.tensors);
 }
 
 /// A training that the checkpoints of the corpus are of.

@@ -8,20 +8,16 @@ use crate::session::Session;
 use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_losses::data::TensorDataset;
-use candle_losses::{Adam, Best, EarlyStopping, Parameters};
+use candle_losses::{Adam, Checkpoint, Parameters};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The name of the plan in the metadata of the file.
 const PLAN: &str = "candle-losses.plan";
-/// What the names of the parameters begin with, so that no parameter is taken for something else.
-const PARAMETERS: &str = "parameters.";
 const LOSSES: &str = "losses";
-/// Epochs, the best one and its validation loss.
-const STOPPING: &str = "stopping";
 
 /// What a training was started with: the options of training, loss and data, the data itself, and the names and shapes of the
 /// parameters. The random state is the seed and the number of epochs that have drawn from it.
@@ -131,34 +127,27 @@ pub(super) fn weights(session: &Session) -> Result<Vec<u8>> {
 
 /// The file of `--checkpoint`.
 pub(super) fn to_bytes(plan: &Plan, run: &mut Run, adam: &Adam) -> Result<Vec<u8>> {
-    let named = run.session.parameters().named_vars().into_iter();
-    let named = named.map(|(name, var)| (format!("{PARAMETERS}{name}"), var.as_tensor().clone()));
-    let mut tensors = named.collect::<HashMap<_, _>>();
-    for (i, (mean, square)) in adam.state()?.into_iter().enumerate() {
-        tensors.insert(format!("adam.{i}.mean"), mean);
-        tensors.insert(format!("adam.{i}.square"), square);
+    let losses = Tensor::new(run.losses()?, &Device::Cpu)?;
+    let steps = run.steps(losses.elem_count());
+    let mut checkpoint = Checkpoint::new(run.session.parameters(), adam, steps)?;
+    checkpoint.tensors.insert(LOSSES.to_owned(), losses);
+    if let Some(stopping) = &run.stopping {
+        checkpoint.tensors.extend(stopping.state()?);
     }
-    tensors.insert(LOSSES.to_owned(), Tensor::new(run.losses()?, &Device::Cpu)?);
-    if let Some(stopping) = &run.stopping
-        && let Some(best) = stopping.best()
-    {
-        let state = [stopping.epochs() as f64, best.epoch as f64, best.loss];
-        tensors.insert(STOPPING.to_owned(), Tensor::new(&state, &Device::Cpu)?);
-        for (i, weights) in best.weights.iter().enumerate() {
-            tensors.insert(format!("best.{i}"), weights.clone());
-        }
-    }
-    let metadata = HashMap::from([(PLAN.to_owned(), serde_json::to_string(plan)?)]);
-    Ok(safetensors::serialize(&tensors, Some(metadata))?)
+    checkpoint.metadata.insert(PLAN.to_owned(), serde_json::to_string(plan)?);
+    Ok(checkpoint.to_bytes()?)
 }
 
 /// Puts a training where a file says that it was.
 pub(super) fn read(path: &Path, plan: &Plan, run: &mut Run, adam: &mut Adam) -> Result<()> {
     let mut read = || -> Result<()> {
-        let bytes = std::fs::read(path)?;
-        let parameters = run.session.parameters();
+        let (checkpoint, losses) = from_bytes(&std::fs::read(path)?, plan)?;
+        ensure!(run.steps(losses.len()) == checkpoint.completed_steps, "its losses are not those of its steps");
         let mut stopping = run.stopping.take();
-        let losses = from_bytes(&bytes, plan, parameters, adam, stopping.as_mut(), |batches| run.steps(batches))?;
+        if let Some(stopping) = &mut stopping {
+            stopping.load_state(&checkpoint.tensors)?;
+        }
+        checkpoint.restore(run.session.parameters(), adam)?;
         run.stopping = stopping;
         run.resume(losses);
         Ok(())
@@ -166,44 +155,19 @@ pub(super) fn read(path: &Path, plan: &Plan, run: &mut Run, adam: &mut Adam) -> 
     read().with_context(|| format!("reading the checkpoint {}", path.display()))
 }
 
-/// Loads the bytes of a checkpoint, and returns the losses so far. `steps` is the number of steps that so many mini-batches make.
+/// The checkpoint in these bytes, and the losses so far.
 ///
 /// # Errors
 /// If they are not a checkpoint, or one of another training.
-pub fn from_bytes(
-    bytes: &[u8],
-    plan: &Plan,
-    parameters: &Parameters,
-    adam: &mut Adam,
-    stopping: Option<&mut EarlyStopping>,
-    steps: impl FnOnce(usize) -> usize,
-) -> Result<Vec<f32>> {
+pub fn from_bytes(bytes: &[u8], plan: &Plan) -> Result<(Checkpoint, Vec<f32>)> {
     let stored = metadata(bytes, PLAN)?.context("it is not a checkpoint")?;
     let stored = serde_json::from_str::<Plan>(&stored).context("it is of another version of this program")?;
     if let Some(difference) = stored.difference(plan) {
         return Err(anyhow!("its {difference}"));
     }
-    let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
-    let mut take = |name: &str| tensors.remove(name).with_context(|| format!("there is no {name}"));
-    let losses = take(LOSSES)?.to_vec1::<f32>()?;
+    let mut checkpoint = Checkpoint::from_bytes(bytes)?;
+    let losses =
+        checkpoint.tensors.remove(LOSSES).with_context(|| format!("there is no {LOSSES}"))?.to_vec1::<f32>()?;
     ensure!(losses.iter().all(|loss| loss.is_finite()), "a loss is not finite");
-    let mut state = Vec::new();
-    for i in 0..adam.state()?.len() {
-        state.push((take(&format!("adam.{i}.mean"))?, take(&format!("adam.{i}.square"))?));
-    }
-    if let Some(stopping) = stopping
-        && let Ok(found) = take(STOPPING)
-    {
-        let found = found.to_vec1::<f64>()?;
-        let &[epochs, epoch, loss] = found.as_slice() else { return Err(anyhow!("{STOPPING} needs three numbers")) };
-        let mut weights = Vec::new();
-        for (i, var) in parameters.trainable_vars().iter().enumerate() {
-            weights.push(take(&format!("best.{i}"))?.to_dtype(var.dtype())?.to_device(var.device())?);
-        }
-        stopping.load_state(epochs as usize, Best { epoch: epoch as usize, loss, weights })?;
-    }
-    adam.load_state(steps(losses.len()), &state)?;
-    let own = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(PARAMETERS)?, tensor.clone())));
-    parameters.load_safetensors(&safetensors::serialize(own.collect::<HashMap<_, _>>(), None)?)?;
-    Ok(losses)
+    Ok((checkpoint, losses))
 }

@@ -1,0 +1,235 @@
+use crate::nn::{Adam, AdamState, Parameters, assign, replace};
+use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use safetensors::SafeTensors;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What a training run needs to continue to the same numbers: the parameters, the state of [`Adam`], the number of completed steps
+/// and the position in the sequence of dropout masks.
+///
+/// [`save_checkpoint`] and [`load_checkpoint`] are the short form. This one also holds tensors and text of your own, such as the
+/// state of [`EarlyStopping`](crate::EarlyStopping):
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use candle_losses::{Adam, Checkpoint, EarlyStopping, Parameters, ParamsAdam, Trainer};
+/// use candle_nn::Optimizer;
+///
+/// let parameters = Parameters::seeded(42);
+/// let model = candle_nn::linear(4, 2, parameters.var_builder(DType::F32, &Device::Cpu))?;
+/// let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam::default())?;
+/// let mut stopping = EarlyStopping::new(parameters.all_vars(), 3);
+/// stopping.should_stop(0.5)?;
+///
+/// // While it trains, for example at each `Event::Epoch`:
+/// let mut checkpoint = Checkpoint::new(&parameters, &adam, 100)?;
+/// checkpoint.tensors.extend(stopping.state()?);
+/// let bytes = checkpoint.to_bytes()?; // or `checkpoint.save("checkpoint.safetensors")`
+///
+/// // In a later process, once the model, the optimizer and the early stopping are built again:
+/// let checkpoint = Checkpoint::from_bytes(&bytes)?; // or `Checkpoint::load("checkpoint.safetensors")`
+/// checkpoint.restore(&parameters, &mut adam)?;
+/// stopping.load_state(&checkpoint.tensors)?;
+/// let trainer = Trainer { completed_steps: checkpoint.completed_steps, ..Default::default() };
+/// assert_eq!((trainer.completed_steps, stopping.epochs()), (100, 1));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The steps of the run so far, as [`Event`](crate::Event) counts them, for [`Trainer::completed_steps`](crate::Trainer).
+    pub completed_steps: usize,
+    /// The parameters and the state of the optimizer, on the CPU, and tensors of your own. Names that begin with `parameters.` or
+    /// `adam.` are reserved, and so is `run`.
+    pub tensors: HashMap<String, Tensor>,
+    /// Text of your own.
+    pub metadata: HashMap<String, String>,
+    dropout_draws: u64,
+}
+
+/// Completed steps and dropout masks.
+const RUN: &str = "run";
+const PARAMETERS: &str = "parameters.";
+const STEP: &str = "adam.step.";
+const EXP_AVG: &str = "adam.exp_avg.";
+const EXP_AVG_SQ: &str = "adam.exp_avg_sq.";
+const MASTER: &str = "adam.master.";
+
+impl Checkpoint {
+    /// Copies the state of a run after `completed_steps` steps.
+    ///
+    /// # Errors
+    /// If `adam` has a variable that is not one of `parameters`.
+    pub fn new(parameters: &Parameters, adam: &Adam, completed_steps: usize) -> Result<Self> {
+        let mut tensors = HashMap::new();
+        for (name, var) in parameters.named_vars() {
+            tensors.insert(format!("{PARAMETERS}{name}"), copy_on_cpu(&var)?);
+        }
+        for (name, AdamState { step, exp_avg, exp_avg_sq, master }) in
+            names(parameters, adam)?.iter().zip(adam.state()?)
+        {
+            tensors.insert(format!("{STEP}{name}"), Tensor::new(step as i64, &Device::Cpu)?);
+            tensors.insert(format!("{EXP_AVG}{name}"), copy_on_cpu(&exp_avg)?);
+            tensors.insert(format!("{EXP_AVG_SQ}{name}"), copy_on_cpu(&exp_avg_sq)?);
+            if let Some(master) = master {
+                tensors.insert(format!("{MASTER}{name}"), copy_on_cpu(&master)?);
+            }
+        }
+        Ok(Self { completed_steps, tensors, metadata: HashMap::new(), dropout_draws: parameters.dropout_draws() })
+    }
+
+    /// Sets the parameters and the optimizer to the state of this checkpoint.
+    ///
+    /// # Errors
+    /// If the parameters or the variables of the optimizer are not those of the checkpoint, by name and shape. Nothing is changed
+    /// then.
+    pub fn restore(&self, parameters: &Parameters, adam: &mut Adam) -> Result<()> {
+        let own = self.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(PARAMETERS)?, tensor)));
+        let own = own.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect::<HashMap<_, _>>();
+        let matched = parameters.matched(own.keys().cloned().collect(), own)?;
+        let trained = names(parameters, adam)?;
+        let stored = self.tensors.keys().filter_map(|name| name.strip_prefix(STEP));
+        let unused = stored.filter(|name| !trained.iter().any(|trained| trained == name)).min();
+        if let Some(name) = unused {
+            bail!("the checkpoint trained {name}, which is not a variable of this optimizer")
+        }
+        let state = trained.iter().map(|name| {
+            let stored = |kind: &str| self.tensors.get(&format!("{kind}{name}")).cloned();
+            match (stored(STEP), stored(EXP_AVG), stored(EXP_AVG_SQ)) {
+                (Some(step), Some(exp_avg), Some(exp_avg_sq)) => {
+                    Ok(AdamState { step: count(&step, 1)?[0], exp_avg, exp_avg_sq, master: stored(MASTER) })
+                }
+                _ => bail!("the checkpoint has no Adam state for {name}"),
+            }
+        });
+        adam.load_state(&state.collect::<Result<Vec<_>>>()?)?;
+        parameters.set_dropout_draws(self.dropout_draws);
+        assign(matched)
+    }
+
+    /// Returns the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// If a tensor can't be written.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let run = Tensor::new(&[self.completed_steps as i64, self.dropout_draws as i64], &Device::Cpu)?;
+        let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).chain([(RUN, &run)]);
+        Ok(safetensors::serialize(tensors, (!self.metadata.is_empty()).then(|| self.metadata.clone()))?)
+    }
+
+    /// Reads the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// If they are not those of a checkpoint.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let header = SafeTensors::read_metadata(bytes);
+        let (_, header) =
+            header.map_err(|error| Error::msg(format!("not a safetensors file, or a truncated one: {error}")))?;
+        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
+        let Some(run) = tensors.remove(RUN) else { bail!("not a checkpoint: there is no tensor {RUN}") };
+        let run = count(&run, 2)?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        Ok(Self { completed_steps: run[0], tensors, metadata, dropout_draws: run[1] as u64 })
+    }
+
+    /// Writes the checkpoint to a file, which replaces an older one once it is complete.
+    ///
+    /// # Errors
+    /// If the file can't be written. An older file stays then.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        replace(path.as_ref(), &self.to_bytes()?)
+    }
+
+    /// Reads a checkpoint from a file.
+    ///
+    /// # Errors
+    /// If the file can't be read or is not a checkpoint.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let load = || Self::from_bytes(&std::fs::read(path)?);
+        load().map_err(|error| error.with_path(path))
+    }
+}
+
+/// Writes the parameters, the state of the optimizer and the number of completed steps to a safetensors file, which replaces an older
+/// one once it is complete.
+///
+/// ```
+/// use candle_core::{DType, Device, Error, Module, Tensor};
+/// use candle_losses::data::TensorDataset;
+/// use candle_losses::{Adam, Event, Parameters, ParamsAdam, Trainer, load_checkpoint, loss::MseLoss, save_checkpoint};
+/// use candle_nn::Optimizer;
+/// use std::ops::ControlFlow;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("checkpoint.safetensors");
+/// # let x = Tensor::arange(0f32, 8.0, &Device::Cpu)?.unsqueeze(1)?;
+/// # let dataset = TensorDataset::new(x.clone(), x)?;
+/// let parameters = Parameters::seeded(42);
+/// let model = candle_nn::linear(1, 1, parameters.var_builder(DType::F32, &Device::Cpu))?;
+/// let mut adam = Adam::new(parameters.trainable_vars(), ParamsAdam::default())?;
+/// let mut trainer = Trainer { epochs: 3, batch_size: 4, ..Default::default() };
+/// if path.exists() {
+///     trainer.completed_steps = load_checkpoint(&path, &parameters, &mut adam)?;
+/// }
+/// let loss = |x: &Tensor, y: &Tensor| MseLoss::default().forward(&model.forward(x)?, y);
+/// trainer.fit_with(&mut adam, &dataset, loss, |adam, event| {
+///     if let Event::Epoch { completed_steps, .. } = event {
+///         save_checkpoint(&path, &parameters, adam, completed_steps)?;
+///     }
+///     Ok::<_, Error>(ControlFlow::Continue(()))
+/// })?;
+/// assert_eq!(load_checkpoint(&path, &parameters, &mut adam)?, 6);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// If `adam` has a variable that is not one of `parameters`, or the file can't be written. An older file stays then.
+pub fn save_checkpoint(
+    path: impl AsRef<Path>,
+    parameters: &Parameters,
+    adam: &Adam,
+    completed_steps: usize,
+) -> Result<()> {
+    Checkpoint::new(parameters, adam, completed_steps)?.save(path)
+}
+
+/// Sets the parameters and the optimizer to the state that [`save_checkpoint`] wrote, and returns the number of completed steps. Build
+/// the model and the optimizer first.
+///
+/// # Errors
+/// If the file can't be read or is not a checkpoint of this model and these variables. Nothing is changed then.
+pub fn load_checkpoint(path: impl AsRef<Path>, parameters: &Parameters, adam: &mut Adam) -> Result<usize> {
+    let path = path.as_ref();
+    let checkpoint = Checkpoint::load(path)?;
+    checkpoint.restore(parameters, adam).map_err(|error| error.with_path(path))?;
+    Ok(checkpoint.completed_steps)
+}
+
+/// The names of the optimizer's variables.
+fn names(parameters: &Parameters, adam: &Adam) -> Result<Vec<String>> {
+    let names = parameters.named_vars().into_iter().map(|(name, var)| (var.id(), name)).collect::<HashMap<_, _>>();
+    let found = adam.vars().map(|var| match names.get(&var.id()) {
+        Some(name) => Ok(name.clone()),
+        None => bail!("the optimizer has a variable of shape {:?} that is not one of the parameters", var.dims()),
+    });
+    found.collect()
+}
+
+/// A snapshot: a variable changes in place.
+fn copy_on_cpu(tensor: &Tensor) -> Result<Tensor> {
+    let tensor = tensor.detach();
+    if tensor.device().is_cpu() { tensor.force_contiguous() } else { tensor.to_device(&Device::Cpu) }
+}
+
+/// Reads `len` numbers of 0 or more.
+fn count(tensor: &Tensor, len: usize) -> Result<Vec<usize>> {
+    let counts = match tensor.dtype() {
+        DType::I64 => tensor.flatten_all()?.to_vec1::<i64>()?,
+        _ => Vec::new(),
+    };
+    let counts = counts.iter().map_while(|&count| usize::try_from(count).ok()).collect::<Vec<_>>();
+    if counts.len() != len {
+        bail!("the checkpoint has counts that are not {len} numbers of 0 or more: {tensor}")
+    }
+    Ok(counts)
+}
