@@ -1,8 +1,8 @@
-//! A model of your own: a convolutional network of candle-nn on the bundled digits, with this library alone, to copy.
+//! A model of your own: a template that trains a convolutional network of candle-nn on the bundled digits.
 //!
-//! `Parameters` provides the variables and the dropout, drawn by a seed. The learning rate follows a cosine to 0. A second model on
-//! the same variables has no graph and evaluates after each epoch. With a file name the weights are saved, as safetensors with
-//! PyTorch's names.
+//! `Parameters` provides the variables and the dropout masks, drawn from a seed. A cosine schedule lowers the learning rate to 0. A
+//! second model shares the variables but builds no graph; it evaluates after each epoch. If you pass a file name, the weights are
+//! saved there as safetensors, under the names of the layers, such as `conv1.weight`, as in a PyTorch `state_dict`.
 //!
 //!     cargo run --example own_model -- own_model.safetensors
 

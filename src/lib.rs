@@ -26,20 +26,24 @@
 //! | a number | [`MseLoss`](loss::MseLoss); with outliers [`HuberLoss`](loss::HuberLoss), [`SmoothL1Loss`](loss::SmoothL1Loss) or [`L1Loss`](loss::L1Loss) | linear |
 //! | a number with its uncertainty | [`GaussianNllLoss`](loss::GaussianNllLoss) | linear: mean and log variance |
 //! | a count | [`PoissonNllLoss`](loss::PoissonNllLoss) | linear: the log rate |
-//! | yes or no | [`BceWithLogitsLoss`](loss::BceWithLogitsLoss); [`BceLoss`](loss::BceLoss) where a probability is given, [`SoftMarginLoss`](loss::SoftMarginLoss) for ±1 | linear |
-//! | one class of several | [`CrossEntropyLoss`](loss::CrossEntropyLoss); [`NllLoss`](loss::NllLoss) for log-probabilities, [`MultiMarginLoss`](loss::MultiMarginLoss) for a decision without probabilities | linear |
+//! | yes or no | [`BceWithLogitsLoss`](loss::BceWithLogitsLoss), or [`SoftMarginLoss`](loss::SoftMarginLoss) for targets of ±1 | linear |
+//! | yes or no, from a probability | [`BceLoss`](loss::BceLoss) | sigmoid |
+//! | one of several classes | [`CrossEntropyLoss`](loss::CrossEntropyLoss), or [`MultiMarginLoss`](loss::MultiMarginLoss) if no probabilities are needed | linear |
+//! | one of several classes, from log-probabilities | [`NllLoss`](loss::NllLoss) | log-softmax |
+//! | one of very many classes | [`LinearCrossEntropyLoss`](loss::LinearCrossEntropyLoss), or [`AdaptiveLogSoftmaxWithLoss`](loss::AdaptiveLogSoftmaxWithLoss) if most classes are rare | in the loss |
 //! | any number of labels | [`MultiLabelSoftMarginLoss`](loss::MultiLabelSoftMarginLoss), [`MultiLabelMarginLoss`](loss::MultiLabelMarginLoss) | linear |
 //! | a distribution | [`KlDivLoss`](loss::KlDivLoss) | log-softmax |
-//! | an order | [`MarginRankingLoss`](loss::MarginRankingLoss) | linear: a score |
+//! | a ranking | [`MarginRankingLoss`](loss::MarginRankingLoss) | linear: a score |
 //! | similar or not | [`CosineEmbeddingLoss`](loss::CosineEmbeddingLoss), [`HingeEmbeddingLoss`](loss::HingeEmbeddingLoss) | linear: an embedding |
 //! | closer to one example than to another | [`TripletMarginLoss`](loss::TripletMarginLoss), [`TripletMarginWithDistanceLoss`](loss::TripletMarginWithDistanceLoss) | linear: an embedding |
-//! | an unaligned sequence | [`CtcLoss`](loss::CtcLoss) | log-softmax at each step |
+//! | a sequence without alignment | [`CtcLoss`](loss::CtcLoss) | log-softmax at each step |
 //!
 //! # Model, data, training
 //!
-//! The feature `train` adds training for any model built on candle-nn's `VarBuilder`: [`Parameters`], named and initialized from a
-//! seed; [`Adam`], a `candle_nn::Optimizer`; [`Trainer`], the loop; and [`data`], your own and bundled datasets. They also work with
-//! candle-nn's `VarMap` and `AdamW`:
+//! The feature `train` adds training for any model built on candle-nn's `VarBuilder`: [`Parameters`], named variables that are
+//! initialized from a seed; [`Adam`], a `candle_nn::Optimizer`; [`Trainer`], the training loop; [`evaluate`], [`EarlyStopping`] and
+//! [`Checkpoint`]; and [`data`], your own and bundled datasets. `Trainer` also takes a model on candle-nn's `VarMap` and any other
+//! optimizer, such as `AdamW`:
 //!
 #![cfg_attr(feature = "train", doc = "```")]
 #![cfg_attr(not(feature = "train"), doc = "```ignore")]
@@ -83,5 +87,6 @@ mod train;
 pub use nn::{Adam, AdamState, Dropout, Mlp, OutputActivation, Parameters, ParamsAdam, clip_grad_norm, mlp};
 #[cfg(feature = "train")]
 pub use train::{
-    BatchLoss, Best, Checkpoint, EarlyStopping, Event, SkipReason, Trainer, evaluate, load_checkpoint, save_checkpoint,
+    BatchLoss, BestEpoch, Checkpoint, EarlyStopping, Event, SkipReason, Trainer, evaluate, load_checkpoint,
+    save_checkpoint,
 };

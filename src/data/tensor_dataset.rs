@@ -28,7 +28,7 @@ pub struct TensorDataset {
 }
 
 impl TensorDataset {
-    /// `inputs` is (N, …) and `targets` is (N, …), of any dtype. A batch has their values as they are.
+    /// Creates a dataset of `inputs`, (N, …), and `targets`, (N, …), of any dtype. Batches have the values unchanged.
     ///
     /// # Errors
     /// If the numbers of inputs and targets differ, or one of the tensors is a scalar.
@@ -36,7 +36,8 @@ impl TensorDataset {
         Self { inputs, targets, tuples: None, is_image: false }.checked()
     }
 
-    /// `inputs` are `u8` pixels, (N, …); a batch has them as `f32`, scaled from 0..=255 to [0, 1]. `targets` is (N, …), of any dtype.
+    /// Creates a dataset of images: `inputs` are `u8` pixels, (N, …), and `targets` are (N, …), of any dtype. In a batch the
+    /// pixels are `f32`, scaled from 0..=255 to [0, 1].
     ///
     /// # Errors
     /// If `inputs` is not `u8`, the numbers of inputs and targets differ, or one of the tensors is a scalar.
@@ -86,18 +87,18 @@ impl TensorDataset {
         Ok(taken)
     }
 
-    /// The same inputs with other targets.
+    /// Returns a dataset with the same inputs and the targets `f(targets)`, which must be (N, …).
     ///
     /// # Errors
-    /// Those of `f`, and if it gives another number of targets.
+    /// If `f` fails or returns another number of targets.
     pub fn map_targets(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Self { targets: f(&self.targets)?, ..self.clone() }.checked()
     }
 
-    /// The same samples with each row of inputs in this shape.
+    /// Returns the dataset with each row of the inputs reshaped to `shape`, which leaves out the dimension N.
     ///
     /// # Errors
-    /// If the shape has another number of elements.
+    /// If the shape has another number of elements than a row.
     pub fn with_shape(&self, shape: &[usize]) -> Result<Self> {
         let inputs = self.inputs.reshape([&[self.inputs.dims()[0]], shape].concat())?;
         Ok(Self { inputs, ..self.clone() })
@@ -105,6 +106,9 @@ impl TensorDataset {
 
     /// Returns the inputs and targets of `len` samples from position `start`. `order`, `u32` of shape (N), permutes the samples
     /// if given. For tuples the inputs have `len · members` rows, tuple by tuple.
+    ///
+    /// # Errors
+    /// If `start + len` is more than the number of samples, or `order` holds an index out of range or is on another device.
     pub fn batch(&self, order: Option<&Tensor>, start: usize, len: usize) -> Result<(Tensor, Tensor)> {
         let select = |rows: &Tensor| match order {
             Some(order) => rows.index_select(&order.narrow(0, start, len)?, 0),
@@ -118,15 +122,15 @@ impl TensorDataset {
         Ok((inputs, select(&self.targets)?))
     }
 
-    /// Returns the inputs and targets of the samples with these numbers, like [`batch`](Self::batch).
+    /// Returns the inputs and targets of the samples at these indices, like [`batch`](Self::batch).
     ///
     /// # Errors
-    /// If there is no sample of a number.
+    /// If an index is out of range.
     pub fn select(&self, rows: &[u32]) -> Result<(Tensor, Tensor)> {
         if let Some(row) = rows.iter().find(|&&row| row as usize >= self.len()) {
             bail!("TensorDataset: there is no sample {row} among {}", self.len())
         }
-        // Samples in a row are a view.
+        // Consecutive samples need no copy: they are a view.
         if let Some(&first) = rows.first()
             && rows.iter().zip(first..).all(|(&row, expected)| row == expected)
         {
@@ -143,7 +147,7 @@ impl TensorDataset {
     fn checked(mut self) -> Result<Self> {
         let (Some(&samples), Some(&targets)) = (self.rows().dims().first(), self.targets.dims().first()) else {
             bail!(
-                "TensorDataset: inputs have shape {:?} and targets {:?}, but both need a first dimension that counts them",
+                "TensorDataset: inputs have shape {:?} and targets {:?}, but both need a first dimension N, the number of samples",
                 self.inputs.dims(),
                 self.targets.dims()
             )
@@ -157,9 +161,9 @@ impl TensorDataset {
     }
 }
 
-/// A dataset in two parts: one to train on, and one that is held out.
+/// A dataset split into a training part and a held-out test part.
 ///
-/// With the feature `datasets` it is made of any vision data of candle-datasets:
+/// With the feature `datasets`, `try_into` converts any vision dataset of candle-datasets:
 ///
 /// ```no_run
 /// # #[cfg(feature = "datasets")] {
@@ -192,7 +196,7 @@ impl TrainTestSplit {
 
 /// Pixels as numbers from 0 to 1.
 fn brightness(pixels: &Tensor) -> Result<Tensor> {
-    // Times it, as candle-datasets does: a division rounds some of them otherwise.
+    // A multiplication, as in candle-datasets: a division by 255 would round some values differently.
     const UNIT: f32 = 1.0 / 255.0;
     if !reads_values(pixels.device()) {
         return pixels.to_dtype(DType::F32)? * f64::from(UNIT);
@@ -255,12 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_target_too_few_and_what_can_not_be_counted() {
+    fn rejects_mismatched_lengths_and_scalars() {
         let error = samples().map_targets(|targets| targets.narrow(0, 0, 2)).unwrap_err().to_string();
         assert!(error.contains("there are 3 samples but 2 targets"), "{error}");
         let error = TensorDataset::images(Tensor::new(&[1f32], &Device::Cpu).unwrap(), samples().targets().clone());
         assert!(error.unwrap_err().to_string().contains("F32"));
         let scalar = Tensor::new(1f32, &Device::Cpu).unwrap();
-        assert!(TensorDataset::new(scalar.clone(), scalar).unwrap_err().to_string().contains("first dimension"));
+        assert!(TensorDataset::new(scalar.clone(), scalar).unwrap_err().to_string().contains("first dimension N"));
     }
 }

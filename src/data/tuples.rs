@@ -65,17 +65,17 @@ impl Classes {
 }
 
 impl TupleSampler<'_> {
-    /// The sample itself.
+    /// Returns the row index of the anchor: the sample that the tuple is drawn for.
     pub fn anchor(&self) -> u32 {
         self.row
     }
 
-    /// Any sample.
+    /// Returns the row index of a random sample, possibly the anchor.
     pub fn any(&mut self) -> u32 {
         self.rng.random_range(0..self.classes.len() as u32)
     }
 
-    /// A sample of the same class; the sample itself only if its class has no other.
+    /// Returns the row index of a random sample of the anchor's class. It is the anchor only if its class has no other sample.
     pub fn same_class(&mut self) -> u32 {
         let rows = &self.classes.rows[self.range()];
         loop {
@@ -86,14 +86,14 @@ impl TupleSampler<'_> {
         }
     }
 
-    /// A sample of another class; any sample if there is only one class.
+    /// Returns the row index of a random sample of another class, or of any sample if there is only one class.
     pub fn other_class(&mut self) -> u32 {
         let (own, all) = (self.range(), self.classes.len());
         if own.len() == all {
             return self.any();
         }
         if own.len() > all / 2 {
-            // Most tries below would find the own class.
+            // The rejection sampling below would mostly draw the anchor's own class.
             let other = self.rng.random_range(0..all - own.len());
             return self.classes.rows[if other < own.start { other } else { other + own.len() }];
         }
@@ -105,7 +105,7 @@ impl TupleSampler<'_> {
         }
     }
 
-    /// True with a probability of one half.
+    /// Returns true with a probability of 1/2.
     pub fn coin_flip(&mut self) -> bool {
         self.rng.random()
     }
@@ -116,12 +116,13 @@ impl TupleSampler<'_> {
 }
 
 impl TensorDataset {
-    /// Returns a dataset of tuples, one for each sample: `draw` returns the row numbers of its members, and draws by `seed`. The
-    /// targets are the classes of the members, (N, members). A batch has the rows of its first tuple, then those of the second, and
-    /// so on.
+    /// Returns a dataset of tuples, one for each sample. `draw` returns the row indices of the `N` members of a tuple, which
+    /// its `TupleSampler` draws from `seed`. The targets of the new dataset are the classes of the members, (samples, N). The
+    /// inputs of a batch are the members of the first tuple, then of the second, and so on: `len · N` rows.
     ///
     /// # Errors
-    /// If the targets are not classes, (N), of an integer dtype or whole numbers, or if `draw` returns a row that does not exist.
+    /// If the targets are not of shape (samples), or not integers or floats that are whole numbers; or if `draw` returns a row
+    /// index that is out of range.
     pub fn sample_tuples<const N: usize>(
         &self,
         draw: impl Fn(&mut TupleSampler) -> [u32; N],
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn partners_are_of_the_class_they_should_be() -> Result<()> {
+    fn members_have_the_requested_class() -> Result<()> {
         let samples = samples(&[0, 1, 2, 0, 1, 2, 2, 0]);
         let groups = samples.sample_tuples(|draw| [draw.anchor(), draw.same_class(), draw.other_class()], 1)?;
         let (inputs, targets) = groups.batch(None, 0, 8)?;

@@ -1,4 +1,4 @@
-//! Products of matrices on several threads, by the `gemm` crate.
+//! Matrix multiplication on several threads, by the `gemm` crate or, for few rows, by dot products.
 
 use super::lanes::LANES;
 use super::ops;
@@ -66,7 +66,7 @@ pub(crate) enum ProductSum {
 }
 
 impl ProductSum {
-    /// An empty sum, of matrices like `like`.
+    /// Creates a zero sum for matrices of the dtype and device of `like`.
     pub fn new(rows: usize, columns: usize, like: &Tensor) -> Self {
         if is_f32_slice(like) {
             return Self::Cpu { values: vec![0.0; rows * columns], shape: (rows, columns) };
@@ -135,16 +135,18 @@ const THREADING_THRESHOLD: usize = 1 << 20;
 const MAX_DOT_ROWS: usize = 64;
 
 /// `c += a·b`, where `c` is row-major.
+#[allow(unsafe_code)]
 pub(crate) fn add_product(c: &mut [f32], a: Matrix, b: Matrix) {
     assert!(c.len() == a.rows * b.columns);
     if a.rows <= MAX_DOT_ROWS && a.column_stride == 1 && b.row_stride == 1 {
         return add_row_dots(c, a, b);
     }
-    let places = OutputPointer { at: c.as_mut_ptr(), is_read: true };
-    add_blocks(places, a, b);
+    let output = OutputPointer { at: c.as_mut_ptr(), accumulates: true };
+    // SAFETY: `c` has the asserted size, is initialized, and is borrowed mutably.
+    unsafe { write_blocks(output, a, b) };
 }
 
-/// `a·b`, row-major. It takes less time than to add to zeros.
+/// Returns `a·b` in row-major order. It does not first fill the output with zeros, which saves time.
 #[allow(unsafe_code)]
 pub(crate) fn new_product(a: Matrix, b: Matrix) -> Vec<f32> {
     let len = a.rows * b.columns;
@@ -152,37 +154,43 @@ pub(crate) fn new_product(a: Matrix, b: Matrix) -> Vec<f32> {
         return vec![0.0; len];
     }
     let mut values = Vec::with_capacity(len);
-    add_blocks(OutputPointer { at: values.as_mut_ptr(), is_read: false }, a, b);
-    // SAFETY: the blocks cover all `len` places, and each of them was written.
-    unsafe { values.set_len(len) };
+    let output = OutputPointer { at: values.as_mut_ptr(), accumulates: false };
+    // SAFETY: `values` has room for `len` elements, is not shared, and the blocks write all of these elements.
+    unsafe {
+        write_blocks(output, a, b);
+        values.set_len(len);
+    }
     values
 }
 
-/// Computes `a·b` into `rows · columns` places that belong to the caller. A large product is split into a block for each thread,
-/// of rows or of columns, whichever there are more of: each thread packs all of the other matrix.
+/// Writes `a·b` to `output`. A large product is split into one block per thread, along the longer side of the output, because each
+/// thread packs the whole of the other matrix.
+///
+/// # Safety
+/// `output` must have `a.rows · b.columns` elements that no other thread accesses, initialized if it accumulates.
 #[allow(unsafe_code)]
-fn add_blocks(places: OutputPointer, a: Matrix, b: Matrix) {
+unsafe fn write_blocks(output: OutputPointer, a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert!(a.is_within() && b.is_within() && b.rows == k);
     if m * k * n == 0 {
         return;
     }
     let parts = if m * k * n < THREADING_THRESHOLD { 1 } else { threads() };
-    // SAFETY: the places are the caller's, and each block has places of its own.
+    // SAFETY: the caller has the output to itself, and the blocks do not overlap.
     if m >= n {
         let rows = m.div_ceil(parts).max(1);
-        in_parallel((0..m).step_by(rows), |row| unsafe { places.add_block(row * n, n, a.block(row, rows), b) });
+        in_parallel((0..m).step_by(rows), |row| unsafe { output.write_block(row * n, n, a.block(row, rows), b) });
     } else {
         // Whole vectors in every block but the last.
         let columns = n.div_ceil(parts).next_multiple_of(LANES);
         in_parallel((0..n).step_by(columns), |column| unsafe {
-            places.add_block(column, n, a, b.transposed().block(column, columns).transposed());
+            output.write_block(column, n, a, b.transposed().block(column, columns).transposed());
         });
     }
 }
 
-/// `c += a·b` by dot products of the rows of `a` with the columns of `b`, both of them contiguous. `gemm` would copy all of `b`
-/// into another order first, which takes longer than the product if `a` has few rows.
+/// `c += a·b` by dot products of the rows of `a` with the columns of `b`, both of them contiguous. `gemm` would first pack all of
+/// `b`, which takes longer than the product itself if `a` has few rows.
 fn add_row_dots(c: &mut [f32], a: Matrix, b: Matrix) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert!(a.is_within() && b.is_within() && b.rows == k);
@@ -233,7 +241,7 @@ impl WithSimd for RowDots<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         let (m, n) = (self.a.rows, self.columns.rows);
-        // Columns outside, as there are more of them than fit into the fastest memory.
+        // The outer loop is over columns, because all of them do not fit in the L1 cache.
         for column in (0..n - n % 4).step_by(4) {
             (0..m - m % 2).step_by(2).for_each(|row| self.add_tile::<S, 2, 4>(simd, row, column));
             (m - m % 2..m).for_each(|row| self.add_tile::<S, 1, 4>(simd, row, column));
@@ -244,13 +252,14 @@ impl WithSimd for RowDots<'_> {
     }
 }
 
-/// The places of a product that several threads write. The product is added to what they hold if that is to be read.
+/// A pointer to the row-major output of a product, which several threads write. If `accumulates` is true, the product is added to
+/// the output; otherwise the output is overwritten.
 struct OutputPointer {
     at: *mut f32,
-    is_read: bool,
+    accumulates: bool,
 }
 
-// SAFETY: whoever calls `add_block` promises that nobody else has its places.
+// SAFETY: the caller of `write_block` guarantees that no other thread accesses the elements of its block.
 #[allow(unsafe_code)]
 unsafe impl Sync for OutputPointer {}
 
@@ -258,9 +267,9 @@ impl OutputPointer {
     /// Computes `a·b` into a block that begins at `start` and has rows `stride` apart.
     ///
     /// # Safety
-    /// The block must lie within the places, nobody else may have it, and it must be initialized if it is to be read.
+    /// The block must lie within the output. No other thread may access it. If `accumulates` is true, it must be initialized.
     #[allow(unsafe_code)] // `gemm` takes pointers.
-    unsafe fn add_block(&self, start: usize, stride: usize, a: Matrix, b: Matrix) {
+    unsafe fn write_block(&self, start: usize, stride: usize, a: Matrix, b: Matrix) {
         assert!(a.is_within() && b.is_within() && a.columns == b.rows);
         // SAFETY: by the assertion and the caller's promise.
         unsafe {
@@ -271,7 +280,7 @@ impl OutputPointer {
                 self.at.add(start),
                 1,
                 stride as isize,
-                self.is_read,
+                self.accumulates,
                 a.values.as_ptr(),
                 a.column_stride as isize,
                 a.row_stride as isize,

@@ -15,8 +15,8 @@ thread_local! {
 
 /// Calls `work` with each task, on all of candle's threads.
 ///
-/// A call from within `work` runs on the thread that makes it. `work` must call no op of candle's: candle's threads serve
-/// one call at a time.
+/// A nested call runs on the thread of `work` alone. `work` must not call Candle ops, because Candle's thread pool serves one
+/// call at a time.
 pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work: impl Fn(T) + Sync) {
     if tasks.len() < 2 || IS_BUSY.get() || threads() < 2 {
         return tasks.for_each(work);
@@ -32,7 +32,7 @@ pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work
     });
 }
 
-/// `f` of each value, on all threads. It takes less time than to fill zeros.
+/// Applies `f` to each value, on all threads. It does not first fill the output with zeros, which saves time.
 #[cfg(feature = "train")]
 #[allow(unsafe_code)]
 pub(crate) fn map<T: Sync, R: Send>(values: &[T], f: impl Fn(&T) -> R + Copy + Sync) -> Vec<R> {

@@ -10,9 +10,9 @@ use crate::kernel::tensor_loss::Scale;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Returns the dimension of the classes: 0 for `(C)`, and 1 for `(N, C, d1, …, dK)`.
-pub(super) fn class_dim(loss: &str, input: &Tensor) -> Result<usize> {
-    match input.dims() {
-        [] => bail!("{loss}: input is a scalar but needs a class dimension, (C) or (N, C, …)"),
+pub(super) fn class_dim(loss: &str, name: &str, arg: &Tensor) -> Result<usize> {
+    match arg.dims() {
+        [] => bail!("{loss}: {name} is a scalar but needs a class dimension, (C) or (N, C, …)"),
         dims => Ok(dims.len().min(2) - 1),
     }
 }
@@ -26,8 +26,8 @@ pub(super) fn class_weight(loss: &str, weight: &Tensor, input: &Tensor, classes:
     float(loss, "weight", &weight.detach())?.to_dtype(float_dtype(loss, "input", input)?)?.contiguous()
 }
 
-/// Returns what the mean of the losses of `target` divides by, read on the host: the sum of the samples' class weights, or
-/// the number of samples for probabilities.
+/// Returns the denominator of the mean loss against `target`, as a host number: the sum of the samples' class weights, or the
+/// number of samples for probabilities.
 pub(super) fn denominator(
     loss: &str,
     target: &Tensor,
@@ -36,7 +36,7 @@ pub(super) fn denominator(
     takes_probabilities: bool,
 ) -> Result<f64> {
     if takes_probabilities && target.dtype().is_float() {
-        let dim = class_dim(loss, target)?;
+        let dim = class_dim(loss, "target", target)?;
         return Ok((target.elem_count() / target.dims()[dim].max(1)) as f64);
     }
     let weight = match weight {
@@ -89,7 +89,7 @@ impl ClassTargets {
         weight: Option<&Tensor>,
         ignore_index: Option<i64>,
     ) -> Result<Self> {
-        let dim = class_dim(loss, input)?;
+        let dim = class_dim(loss, "input", input)?;
         float_dtype(loss, "input", input)?;
         let count = input.dims()[dim];
         let weight = weight.map(|weight| class_weight(loss, weight, input, count)).transpose()?;

@@ -108,13 +108,13 @@ impl CrossEntropyLoss {
         ops::like(&loss, input)
     }
 
-    /// Returns what [`Reduction::Mean`] divides the sum of the losses against `target` by: the sum of the class weights of the
-    /// samples that are not ignored; for
-    /// targets of probabilities, the number of samples. It does not depend on
-    /// `reduction`.
+    /// Returns the denominator of the mean loss against `target`, whatever `reduction` is.
     ///
-    /// With it, batches can be averaged as if they were one batch, for example by `Trainer`, whose closure may return
-    /// the loss and this number. It is 0 if all samples are ignored. On a GPU the host waits for `target`.
+    /// - For classes, it is the sum of the class weights of the samples that are not ignored: 0 if all samples are ignored.
+    /// - For probabilities, it is the number of samples.
+    ///
+    /// Weight the losses of several batches by their denominators to get the loss of one large batch. `Trainer` and `evaluate` do
+    /// so if their closure returns the pair `(loss, denominator)`. On a GPU the host waits for classes and for `weight`.
     ///
     /// ```
     /// use candle_core::{Device, Tensor};
@@ -130,8 +130,8 @@ impl CrossEntropyLoss {
     /// ```
     ///
     /// # Errors
-    /// If `target` is neither of an integer dtype nor probabilities, a class is out of range, or `weight` is not of shape `(C)` and a float
-    /// dtype.
+    /// If a class is negative or, with a `weight`, not less than its length; if probabilities are a scalar; or if `weight` is
+    /// not of shape `(C)` or not of a float dtype.
     pub fn denominator(&self, target: &Tensor) -> Result<f64> {
         denominator(LOSS, target, self.weight.as_ref(), self.ignore_index, true)
     }
@@ -155,7 +155,7 @@ impl CrossEntropyLoss {
         };
         let x = float(LOSS, "input", logits)?;
         if target.dtype().is_float() {
-            let (dim, y) = (class_dim(LOSS, &x)?, float(LOSS, "target", target)?);
+            let (dim, y) = (class_dim(LOSS, "input", &x)?, float(LOSS, "target", target)?);
             let smoothing = Smoothing::new(s, self.weight(&x, dim)?, &x, dim)?;
             let (losses, [grad, _]) = probability_loss([&x, &y], dim, &smoothing, [true, false])?;
             return weighted(&losses, grad.map_or_else(|| x.zeros_like(), Ok)?, None, dim);
@@ -184,7 +184,7 @@ impl CrossEntropyLoss {
             )
         }
         let [x, y] = matching(LOSS, [("input", input), ("target", target)])?;
-        let dim = class_dim(LOSS, input)?;
+        let dim = class_dim(LOSS, "input", input)?;
         let factor = self.reduction.factor(&without_dim(input.dims(), dim));
         let weight = self.weight(&x, dim)?;
 

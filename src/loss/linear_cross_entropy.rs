@@ -167,13 +167,13 @@ impl LinearCrossEntropyLoss {
         ops::like(&loss, input)
     }
 
-    /// Returns what [`Reduction::Mean`] divides the sum of the losses against `target` by: the sum of the class weights of the
-    /// samples that are not ignored; for
-    /// targets of probabilities, the number of samples. It does not depend on
-    /// `reduction`.
+    /// Returns the denominator of the mean loss against `target`, whatever `reduction` is.
     ///
-    /// With it, batches can be averaged as if they were one batch, for example by `Trainer`, whose closure may return
-    /// the loss and this number. It is 0 if all samples are ignored. On a GPU the host waits for `target`.
+    /// - For classes, it is the sum of the class weights of the samples that are not ignored: 0 if all samples are ignored.
+    /// - For probabilities, it is the number of samples.
+    ///
+    /// Weight the losses of several batches by their denominators to get the loss of one large batch. `Trainer` and `evaluate` do
+    /// so if their closure returns the pair `(loss, denominator)`. On a GPU the host waits for classes and for `weight`.
     ///
     /// ```
     /// use candle_core::{Device, Tensor};
@@ -189,8 +189,8 @@ impl LinearCrossEntropyLoss {
     /// ```
     ///
     /// # Errors
-    /// If `target` is neither of an integer dtype nor probabilities, a class is out of range, or `weight` is not of shape `(C)` and a float
-    /// dtype.
+    /// If a class is negative or, with a `weight`, not less than its length; if probabilities are a scalar; or if `weight` is
+    /// not of shape `(C)` or not of a float dtype.
     pub fn denominator(&self, target: &Tensor) -> Result<f64> {
         denominator(LOSS, target, self.weight.as_ref(), self.ignore_index, true)
     }

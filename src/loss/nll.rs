@@ -91,12 +91,11 @@ impl NllLoss {
         ops::like(&loss, input)
     }
 
-    /// Returns what [`Reduction::Mean`] divides the sum of the losses against `target` by: the sum of the class weights of the
-    /// samples that are not ignored. It does not depend on
-    /// `reduction`.
+    /// Returns the denominator of the mean loss against `target`, whatever `reduction` is: the sum of the class weights of
+    /// the samples that are not ignored, 0 if all samples are ignored.
     ///
-    /// With it, batches can be averaged as if they were one batch, for example by `Trainer`, whose closure may return
-    /// the loss and this number. It is 0 if all samples are ignored. On a GPU the host waits for `target`.
+    /// Weight the losses of several batches by their denominators to get the loss of one large batch. `Trainer` and `evaluate` do
+    /// so if their closure returns the pair `(loss, denominator)`. On a GPU the host waits for `target` and for `weight`.
     ///
     /// ```
     /// use candle_core::{Device, Tensor};
@@ -112,8 +111,8 @@ impl NllLoss {
     /// ```
     ///
     /// # Errors
-    /// If `target` is not of an integer dtype, a class is out of range, or `weight` is not of shape `(C)` and a float
-    /// dtype.
+    /// If `target` is not of an integer dtype; if a class is negative or, with a `weight`, not less than its length; or if `weight`
+    /// is not of shape `(C)` or not of a float dtype.
     pub fn denominator(&self, target: &Tensor) -> Result<f64> {
         denominator(LOSS, target, self.weight.as_ref(), self.ignore_index, false)
     }

@@ -8,7 +8,7 @@ use candle_nn::Optimizer;
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-/// The options of [`Adam`], PyTorch's by name and default.
+/// The options of [`Adam`], with the defaults of `torch.optim.Adam`. `beta1` and `beta2` are PyTorch's `betas`.
 ///
 /// ```
 /// use candle_losses::ParamsAdam;
@@ -24,12 +24,12 @@ pub struct ParamsAdam {
     pub beta1: f64,
     /// Decay rate of the running mean of the squared gradient, in [0, 1). Default: 0.999.
     pub beta2: f64,
-    /// Added to the denominator. Default: 1e-8.
+    /// Term added to the denominator, against division by 0. Default: 1e-8.
     pub eps: f64,
-    /// Weight decay. Default: 0.
+    /// Coefficient of the weight decay. Default: 0, also for AdamW, where PyTorch and candle-nn have 0.01.
     pub weight_decay: f64,
-    /// How weight decay is applied. False: the parameter times `weight_decay` is added to its gradient, as in
-    /// `torch.optim.Adam`. True: a step multiplies the parameter by `1 - lr * weight_decay` and leaves the gradient alone, as in
+    /// Whether weight decay is decoupled from the gradient. If false, `weight_decay` times the parameter is added to the
+    /// gradient, as in `torch.optim.Adam`. If true, each step multiplies the parameter by `1 - lr * weight_decay`, as in
     /// `torch.optim.AdamW`. Default: false.
     pub decoupled_weight_decay: bool,
 }
@@ -60,23 +60,25 @@ impl ParamsAdam {
 
 /// PyTorch's Adam and AdamW, as a `candle_nn::Optimizer`.
 ///
-/// A variable without a gradient does not change. As in PyTorch, each variable counts its own steps, so a variable that first
-/// gets a gradient late starts with a full step.
+/// A variable without a gradient does not change. As in PyTorch, each variable has its own step count for the bias correction, so a
+/// variable that gets its first gradient late still starts with a step of the size of the learning rate.
 ///
-/// `f16` and `bf16` variables have an `f32` copy, which the steps are applied to, and moments in `f32`. A step below the
-/// precision of the variable is therefore not lost. If the variable is set from outside, the copy follows.
+/// For `f16` and `bf16` variables, `Adam` keeps the moments and master weights in `f32`, so that steps smaller than the
+/// precision of the variable are not lost. If you set such a variable yourself, the next step starts from the new value.
 ///
-/// On the CPU a step is one pass over each `f32` variable, in place and on several threads. Elsewhere it consists of tensor ops,
-/// which compute small variables together, and the host does not wait for the device.
+/// `f32` variables on the CPU are updated in place, in one pass, and large ones on several threads. Other variables are updated by
+/// tensor ops, small variables together, without the host waiting for the device.
 ///
 /// Source: Kingma & Ba, [Adam](https://arxiv.org/abs/1412.6980), 2015; Loshchilov & Hutter, [Decoupled weight decay
-/// regularization](https://arxiv.org/abs/1711.05101), 2019;
+/// regularization](https://arxiv.org/abs/1711.05101), 2019; Micikevicius et al., [Mixed precision
+/// training](https://arxiv.org/abs/1710.03740), 2018;
 /// [`torch.optim.Adam`](https://pytorch.org/docs/stable/generated/torch.optim.Adam.html).
 ///
 /// # Errors
 /// `new` returns an error for options out of range, for a variable that is listed twice, and if there is no variable of a float
-/// dtype. (`Optimizer::empty`, which starts without variables, is therefore an error.) `step` returns an error, and changes
-/// nothing, if a gradient does not have the shape of its variable or the learning rate is not a finite number of 0 or more.
+/// dtype; variables of an integer dtype are ignored. (`Optimizer::empty`, which starts without variables, is therefore an error.)
+/// `step` returns an error, and changes nothing, if a gradient does not have the shape of its variable or the learning rate is not
+/// a finite number of 0 or more.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -96,17 +98,17 @@ pub struct Adam {
     slots: Vec<Slot>,
 }
 
-/// The state of one variable of an [`Adam`], under PyTorch's names.
+/// The state of one variable of an [`Adam`]. `step`, `exp_avg` and `exp_avg_sq` have PyTorch's names.
 #[derive(Debug, Clone)]
 pub struct AdamState {
     /// The number of steps that the variable took.
     pub step: usize,
-    /// Running mean of the gradient, in the shape of the variable.
+    /// Running mean of the gradient, in the shape of the variable: `f64` for an `f64` variable, otherwise `f32`.
     pub exp_avg: Tensor,
-    /// Running mean of the squared gradient, in the shape of the variable.
+    /// Running mean of the squared gradient, in the same shape and dtype.
     pub exp_avg_sq: Tensor,
-    /// The `f32` copy of an `f16` or `bf16` variable.
-    pub master: Option<Tensor>,
+    /// Master weights: the `f32` values of an `f16` or `bf16` variable, in its shape. `None` for other variables.
+    pub master_weights: Option<Tensor>,
 }
 
 /// A variable and its state.
@@ -128,23 +130,22 @@ enum Moments {
     },
 }
 
-/// The numbers of one step.
+/// The scalars of one step: `x = keep · x - rate · exp_avg / (√exp_avg_sq + eps)`.
 struct Step {
     beta1: f64,
     beta2: f64,
-    /// The denominator's summand.
     eps: f64,
-    /// L2: the part of the parameter that is added to its gradient.
+    /// L2 penalty: this times the parameter is added to its gradient.
     l2: f64,
-    /// What a parameter is multiplied by first.
+    /// Factor of the parameter, below 1 with decoupled weight decay.
     keep: f64,
-    /// The factor of the quotient.
+    /// Learning rate with both bias corrections.
     rate: f64,
 }
 
 impl Step {
-    /// PyTorch divides the root of the second moment by `correction`. Here numerator and `eps` are multiplied by it, which saves a
-    /// division for each element.
+    /// PyTorch divides the root of the second moment by `correction`. Here the rate and `eps` are multiplied by `correction`, which
+    /// saves a division for each element.
     fn new(params: &ParamsAdam, step: usize) -> Self {
         let &ParamsAdam { lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay } = params;
         let correction = (1.0 - beta2.powf(step as f64)).sqrt();
@@ -189,10 +190,10 @@ impl Optimizer for Adam {
             if grad.dims() != var.dims() {
                 bail!("Adam: a gradient has shape {:?} but its variable {:?}", grad.dims(), var.dims())
             }
-            // Detached, because a kept gradient keeps the graph that it was computed by.
+            // Detached: the moments are computed from the gradient and must not keep the graph of every step.
             let dtype = ops::compute_dtype(var.dtype());
             let grad = grad.detach().to_dtype(dtype)?.contiguous()?;
-            // Not in the memory of a variable, which the step changes.
+            // A copy if the gradient shares memory with a variable, which the step changes.
             found.push((i, if memory.contains(&address(&grad)) { grad.copy()? } else { grad }));
         }
         let mut bundles: Vec<Bundle> = Vec::new();
@@ -225,18 +226,18 @@ impl Optimizer for Adam {
 }
 
 impl Adam {
-    /// The variables, in the order of [`state`](Self::state).
+    /// Returns the variables in the order in which `new` got them, without variables of an integer dtype.
     pub fn vars(&self) -> impl ExactSizeIterator<Item = &Var> {
         self.slots.iter().map(|slot| &slot.var)
     }
 
-    /// Returns the state of each variable, in the order of the variables.
+    /// Returns the state of each variable, in the order of [`vars`](Self::vars).
     ///
     /// # Errors
     /// If memory on the device can't be allocated.
     pub fn state(&self) -> Result<Vec<AdamState>> {
         let state = self.slots.iter().map(|Slot { var, step, moments }| {
-            let (exp_avg, exp_avg_sq, master) = match moments {
+            let (exp_avg, exp_avg_sq, master_weights) = match moments {
                 Moments::InPlace(moments) => {
                     let (exp_avg, exp_avg_sq) = &*moments.borrow();
                     let tensor = |values: &[f32]| Tensor::from_slice(values, var.shape(), var.device());
@@ -246,12 +247,13 @@ impl Adam {
                     (exp_avg.clone(), exp_avg_sq.clone(), master.clone())
                 }
             };
-            Ok(AdamState { step: *step, exp_avg, exp_avg_sq, master })
+            Ok(AdamState { step: *step, exp_avg, exp_avg_sq, master_weights })
         });
         state.collect()
     }
 
-    /// Continues from the [`state`](Self::state) of another optimizer, whose variables have the same shapes.
+    /// Loads the [`state`](Self::state) of another `Adam` whose variables have the same shapes. The options, such as the learning
+    /// rate, are not part of the state. Without `master_weights`, they are taken from the variable.
     ///
     /// ```
     /// use candle_core::{Device, Var};
@@ -269,8 +271,8 @@ impl Adam {
     /// ```
     ///
     /// # Errors
-    /// If there is not one state for each variable, or a tensor does not have the shape of its variable or is not of a float
-    /// dtype. Nothing is changed then.
+    /// If the number of states differs from the number of variables, or a tensor has another shape than its variable or no float
+    /// dtype. On error, nothing changes.
     pub fn load_state(&mut self, state: &[AdamState]) -> Result<()> {
         if state.len() != self.slots.len() {
             bail!("Adam: there are {} states for {} variables", state.len(), self.slots.len())
@@ -289,7 +291,7 @@ impl Slot {
         let own = |name: &str, stored: &Tensor| {
             if stored.dims() != self.var.dims() || !stored.dtype().is_float() {
                 bail!(
-                    "Adam: {name} is {:?} of shape {:?} but needs floats of shape {:?}",
+                    "Adam: {name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
                     stored.dtype(),
                     stored.dims(),
                     self.var.dims()
@@ -305,8 +307,8 @@ impl Slot {
             }
             Moments::Tensors { master: None, .. } => Moments::Tensors { exp_avg, exp_avg_sq, master: None },
             Moments::Tensors { master: Some(_), .. } => {
-                let master = match &state.master {
-                    Some(master) => own("master", master)?,
+                let master = match &state.master_weights {
+                    Some(master) => own("master_weights", master)?,
                     None => self.var.as_detached_tensor().to_dtype(exp_avg.dtype())?,
                 };
                 Moments::Tensors { exp_avg, exp_avg_sq, master: Some(master) }
@@ -315,8 +317,8 @@ impl Slot {
     }
 }
 
-/// Variables that take a step together as one tensor: on a GPU a launch costs more than a copy of a small tensor. They have the
-/// same dtype, device and number of steps.
+/// Variables that take a step together as one tensor, because on a GPU a launch costs more than a copy of a small tensor. All have
+/// the same dtype, device and number of steps.
 struct Bundle {
     /// The number of elements.
     size: usize,
@@ -350,7 +352,7 @@ impl Bundle {
             };
             let current = var.as_detached_tensor();
             x.push(match master {
-                // The copy, except where the variable was set from outside.
+                // The master weights, except where the variable was set by someone else.
                 Some(master) => {
                     let is_own = master.to_dtype(var.dtype())?.eq(&current)?;
                     is_own.where_cond(master, &current.to_dtype(master.dtype())?)?
@@ -390,10 +392,8 @@ impl Bundle {
     }
 }
 
-/// The CPU's kernel.
-///
-/// It locks one variable at a time. To lock all of them for a single parallel pass could deadlock with another thread's op that
-/// reads two of them.
+/// The CPU's kernel, for one variable. Locking all variables for a single parallel pass could deadlock with an op of another thread
+/// that reads two of them.
 struct Update<'a> {
     moments: &'a RefCell<(Vec<f32>, Vec<f32>)>,
     step: Step,
@@ -401,7 +401,9 @@ struct Update<'a> {
 
 impl Update<'_> {
     /// The least number of elements that is worth a thread: about ten microseconds.
-    const MIN_CHUNK: usize = 1 << 12;
+    /// The smallest number of elements for a thread, about 30 µs of work. With fewer, a step takes as long on two idle cores as on
+    /// one, and several times as long if another process occupies a core.
+    const MIN_CHUNK: usize = 1 << 16;
 }
 
 impl InplaceOp2 for Update<'_> {
@@ -418,8 +420,8 @@ impl InplaceOp2 for Update<'_> {
         // As in PyTorch, 1 - β is rounded to single precision, not taken from the rounded β.
         let (new1, old2, new2) = ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
         let [eps, l2, keep, rate] = [eps, l2, keep, rate].map(|x| x as f32);
-        // Where gradients have become 0 the means decay to subnormal numbers and stay there, and arithmetic with those takes a hundred
-        // times as long. They are no part of a step that has an `eps`.
+        // Where gradients have become 0, the means would decay to subnormal numbers, on which arithmetic is a hundred times slower.
+        // With `eps` above 0 so small a mean has no effect on a step, so it is set to 0.
         let least = if eps > 0.0 { f32::MIN_POSITIVE } else { 0.0 };
         let (m, v) = &mut *self.moments.borrow_mut();
         let chunk = var.len().div_ceil(threads()).max(Self::MIN_CHUNK);
@@ -510,7 +512,7 @@ mod tests {
 
     /// What it keeps of one step must not lead to that step's graph, or the graphs of all steps are kept.
     #[test]
-    fn what_it_keeps_is_no_part_of_a_graph() -> Result<()> {
+    fn moments_are_detached_from_the_graph() -> Result<()> {
         let weight = Var::from_tensor(&Tensor::ones((3, 3), DType::F64, &Device::Cpu)?)?;
         let input = Tensor::ones((2, 3), DType::F64, &Device::Cpu)?;
         let params = ParamsAdam { weight_decay: 0.1, ..Default::default() };
@@ -529,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_train_nothing_and_options_out_of_range() -> Result<()> {
+    fn rejects_missing_variables_and_invalid_options() -> Result<()> {
         let refused = |vars: Vec<Var>, params, part: &str| {
             let error = Adam::new(vars, params).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

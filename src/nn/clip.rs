@@ -4,20 +4,22 @@ use candle_core::{DType, Device, Result, Tensor, TensorId, Var, bail};
 
 /// Scales the gradients of `vars` down so that their total norm is at most `max_norm`, and returns the norm before scaling.
 ///
-/// Each gradient becomes `g · min(1, max_norm / (‖g‖ + 1e-6))`, where `‖g‖` is the Euclidean norm over all elements of all
-/// gradients. Variables without a gradient are skipped.
+/// Each gradient `g` becomes `g · min(1, max_norm / (n + 1e-6))`, where `n` is the Euclidean norm over all elements of all
+/// gradients, computed in `f64` on the CPU and in `f32` on other devices. Variables without a gradient are skipped; if none has
+/// one, the norm is 0.
 ///
-/// Call it between `backward` and the optimizer's `step`. [`Trainer`](crate::Trainer) calls it if `clip_norm` is set.
+/// Call it between `backward` and the optimizer's `step`. On a GPU the host waits for the norm. With
+/// [`Trainer::clip_norm`](crate::Trainer::clip_norm), which clips in the same way, it does not wait.
 ///
-/// As in PyTorch, if a gradient is NaN, all gradients become NaN; if one is infinite, it becomes NaN and the others 0. Check
-/// whether the returned norm is finite.
+/// As in PyTorch, if an element is NaN, all gradients become NaN; if an element is infinite, it becomes NaN and all finite elements
+/// become 0. Check that the returned norm is finite.
 ///
 /// Source: Pascanu, Mikolov & Bengio, [On the difficulty of training recurrent neural
 /// networks](https://arxiv.org/abs/1211.5063), 2013;
 /// [`torch.nn.utils.clip_grad_norm_`](https://pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html).
 ///
 /// # Errors
-/// If `max_norm` is not positive. On a GPU the host waits for the returned norm; `Trainer` does not need it and does not wait.
+/// If `max_norm` is not positive.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_norm_that_is_no_number_shows() -> Result<()> {
+    fn nan_propagates() -> Result<()> {
         let x = Var::new(&[1f32, 2.0], &Device::Cpu)?;
         let mut grads = (x.as_tensor() * f64::NAN)?.sum_all()?.backward()?;
         assert!(clip_grad_norm(&mut grads, std::slice::from_ref(&x), 1.0)?.is_nan());

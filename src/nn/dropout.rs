@@ -5,13 +5,14 @@ use rand::RngCore;
 use rand_chacha::ChaCha12Rng;
 use std::sync::Arc;
 
-/// Dropout with reproducible masks: in training, each element is set to 0 with the probability `rate`, and the others are divided
-/// by `1 - rate`. In evaluation the input is returned as it is.
+/// Dropout with reproducible masks. In training, each element is set to 0 with the probability `rate` and otherwise divided by
+/// `1 - rate`; the result has the shape and dtype of the input. In evaluation, the input is returned unchanged.
 ///
-/// [`Parameters::dropout`](crate::Parameters::dropout) creates it. `candle_nn::Dropout` draws from a generator that can't be
-/// seeded on the CPU. Here a mask depends only on the seed of the parameters and on the number of masks drawn before it, which
-/// [`Checkpoint`](crate::Checkpoint) saves, so two runs with one seed are equal and a resumed run draws what an uninterrupted one
-/// would. The masks are the same on every device.
+/// Create it with [`Parameters::dropout`](crate::Parameters::dropout). `candle_nn::Dropout` draws from Candle's generator,
+/// which can't be seeded on the CPU. Here a mask depends only on the seed, on the number of masks drawn before it, which
+/// [`Checkpoint`](crate::Checkpoint) saves, and on the number of elements. Runs with the same seed are therefore equal, and a
+/// resumed run has the masks of an uninterrupted one. Masks are drawn on the CPU and copied to the device, so they are the same
+/// everywhere.
 ///
 /// Source: Srivastava et al., [Dropout](https://jmlr.org/papers/v15/srivastava14a.html), 2014;
 /// [`torch.nn.Dropout`](https://pytorch.org/docs/stable/generated/torch.nn.Dropout.html).
@@ -42,10 +43,12 @@ impl Dropout {
         }
         Ok(Self { rate, draws })
     }
-}
 
-impl ModuleT for Dropout {
-    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    /// Applies dropout to `x` if `train` is true, like `candle_nn::Dropout::forward`.
+    ///
+    /// # Errors
+    /// If the mask can't be copied to the device.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         if !train || self.rate == 0.0 {
             return Ok(x.clone());
         }
@@ -55,8 +58,14 @@ impl ModuleT for Dropout {
     }
 }
 
+impl ModuleT for Dropout {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward(x, train)
+    }
+}
+
 fn mask(rng: &mut ChaCha12Rng, rate: f64, count: usize) -> Vec<f32> {
-    // A rate of 1 is above every `u32`.
+    // For a rate of 1 the threshold is 2³², above every `u32`.
     let threshold = (rate * 2f64.powi(32)) as u64;
     let scale = (1.0 / (1.0 - rate)) as f32;
     (0..count).map(|_| if u64::from(rng.next_u32()) < threshold { 0.0 } else { scale }).collect()

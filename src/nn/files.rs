@@ -1,4 +1,4 @@
-//! Files that are replaced as a whole.
+//! Atomic replacement of files.
 
 use candle_core::{Result, bail};
 use std::fs::{self, File, OpenOptions};
@@ -6,11 +6,12 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Writes a file, which replaces an older one once it is complete. The older one keeps its permissions, a link stays a link, and
-/// what is not a file, such as a pipe, is written to. Several threads and processes may write the same file at once.
+/// Writes a file atomically: an existing file is replaced only when the new one is complete, and its permissions are kept. Symbolic
+/// links are followed. A target that is not a regular file, such as a pipe, is written directly. Several threads and processes may
+/// write the same path at once.
 ///
 /// # Errors
-/// If it can't be written. An older file stays then.
+/// If the file can't be written. On error, an existing file is kept.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> Result<()> {
         let path = &end_of_links(path)?;
@@ -46,7 +47,7 @@ fn end_of_links(path: &Path) -> Result<PathBuf> {
     bail!("too many levels of symbolic links")
 }
 
-/// Creates a new file in the folder of `path`. Its name is of this process and call, and a leftover of that name is not reused.
+/// Creates a temporary file in the folder of `path`. Its name has the process id and a counter; an existing file is never reused.
 fn create_part(path: &Path) -> std::io::Result<(File, PathBuf)> {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     loop {

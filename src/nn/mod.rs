@@ -1,5 +1,5 @@
-//! Models and how they are trained, in candle-nn's terms: parameters for its `VarBuilder`, an [`Adam`] that is one of its
-//! `Optimizer`s, reproducible [`Dropout`], the examples' [`mlp`], and gradient clipping.
+//! Building blocks of training for candle-nn: [`Parameters`] for its `VarBuilder`, the optimizer [`Adam`], reproducible
+//! [`Dropout`], the examples' [`mlp`], and gradient clipping.
 
 mod adam;
 mod clip;

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 ///
 /// A model gets its parameters from [`var_builder`](Self::var_builder), like any model built on `candle_nn::VarBuilder`.
 /// Each parameter is initialized on first use by the layer's `Init`, from the seed, its name and its shape. The values do not
-/// depend on the device, on the dtype (except for rounding) or on the order of the layers. Candle's CPU generator can't be
-/// seeded.
+/// depend on the device, on the dtype (except for rounding) or on the order of the layers. `VarMap` can't do this on the CPU, where
+/// Candle's random number generator can't be seeded.
 ///
 /// [`pp`](Self::pp) selects the parameters under a prefix, to freeze, save or load them alone. Clones share the parameters.
 ///
@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// assert_eq!(names, ["encoder.bias", "encoder.weight", "head.bias", "head.weight"]);
 ///
 /// parameters.pp("encoder").freeze();
-/// assert_eq!(parameters.trainable_vars().len(), 2); // what an optimizer is given: the head's
+/// assert_eq!(parameters.trainable_vars().len(), 2); // the weight and the bias of the head, for an optimizer
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl Draws {
     pub(super) fn next(&self) -> ChaCha12Rng {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
-        // No other generator has a number here.
+        // Makes these keys differ from the keys of all other generators.
         key[8..16].copy_from_slice(b"dropout\0");
         key[16..24].copy_from_slice(&self.count.fetch_add(1, Ordering::Relaxed).to_le_bytes());
         ChaCha12Rng::from_seed(key)
@@ -72,9 +72,9 @@ impl Draws {
 #[derive(Default)]
 struct State {
     drawn: BTreeMap<String, Var>,
-    /// Those that a model has without a gradient, as they were frozen when it was built.
+    /// Names of the parameters that were frozen when the model was last built, so that it computes no gradient for them.
     detached: BTreeSet<String>,
-    /// What was frozen or unfrozen, in this order: the last word on a name counts.
+    /// Prefixes in the order they were frozen (true) or unfrozen (false). The last entry that matches a name decides.
     frozen: Vec<(String, bool)>,
 }
 
@@ -84,7 +84,7 @@ impl State {
     }
 }
 
-/// Whether it is one of the statistics that a `BatchNorm` keeps: saved and loaded with the rest, but not trained.
+/// Whether a name is a running statistic of a `BatchNorm`, which is saved and loaded but not trained.
 fn is_statistic(name: &str) -> bool {
     let last = name.rsplit('.').next();
     last == Some("running_mean") || last == Some("running_var")
@@ -106,8 +106,8 @@ impl Parameters {
         Self { shared: Arc::new(Shared { seed, draws, state: Mutex::default() }), prefix: String::new() }
     }
 
-    /// Creates a dropout layer with masks that are drawn from the seed. All dropout layers of one set of parameters share one
-    /// sequence of masks.
+    /// Creates a dropout layer whose masks are drawn from the seed. All dropout layers of these parameters draw from one
+    /// sequence of masks, so the order in which they are called matters.
     ///
     /// # Errors
     /// If `rate` is not in [0, 1].
@@ -120,12 +120,12 @@ impl Parameters {
         self.shared.draws.count.load(Ordering::Relaxed)
     }
 
-    /// Sets the position in the sequence of dropout masks, to continue a run that had drawn `draws` of them.
+    /// Sets the number of dropout masks drawn so far, to resume a run. [`Checkpoint::restore`](crate::Checkpoint) calls it.
     pub fn set_dropout_draws(&self, draws: u64) {
         self.shared.draws.count.store(draws, Ordering::Relaxed);
     }
 
-    /// Returns a `VarBuilder` for this part, in `dtype` and on `device`.
+    /// Returns a `VarBuilder` for the parameters under the prefix, in `dtype` and on `device`.
     ///
     /// A repeated name returns the same parameter; a repeated name with another shape, dtype or device is an error.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
@@ -133,8 +133,9 @@ impl Parameters {
         if self.prefix.is_empty() { builder } else { builder.set_prefix(&self.prefix) }
     }
 
-    /// Returns a `VarBuilder` for a second model on the same memory that has no graph, whatever is frozen: it follows each step of
-    /// training, and evaluates in less time and memory.
+    /// Returns a `VarBuilder` for a second model that shares the memory of the first, frozen or not, but builds no graph. The
+    /// second model sees each training step at once, and evaluates in less time and memory. `dtype` and `device` must match the
+    /// first model's.
     ///
     /// ```
     /// use candle_core::{DType, Device, Module, Tensor};
@@ -156,26 +157,27 @@ impl Parameters {
         if self.prefix.is_empty() { builder } else { builder.set_prefix(&self.prefix) }
     }
 
-    /// Returns the parameters under `name`: `pp("encoder").pp("0")` selects `encoder.0` and every `encoder.0.…`.
+    /// Returns the same parameters, restricted to the prefix `name`: `pp("encoder").pp("0")` selects `encoder.0` and `encoder.0.…`.
+    /// Methods such as [`freeze`](Self::freeze) and [`save`](Self::save) then apply to the parameters under this prefix alone.
     pub fn pp(&self, name: impl ToString) -> Self {
         let name = name.to_string();
         let prefix = if self.prefix.is_empty() { name } else { format!("{}.{name}", self.prefix) };
         Self { prefix, ..self.clone() }
     }
 
-    /// Returns the variables of this part with their full names, sorted by name.
+    /// Returns the variables under the prefix with their full names, sorted by name.
     pub fn named_vars(&self) -> Vec<(String, Var)> {
         let state = self.state();
         let named = state.drawn.iter().filter(|(name, _)| is_under(&self.prefix, name));
         named.map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
-    /// Returns all variables of this part, sorted by name, the running statistics of a `BatchNorm` included.
+    /// Returns all variables under the prefix, sorted by name, the running statistics of a `BatchNorm` included.
     pub fn all_vars(&self) -> Vec<Var> {
         self.named_vars().into_iter().map(|(_, var)| var).collect()
     }
 
-    /// Returns the variables of this part for an optimizer, sorted by name: all that are not frozen, except the running
+    /// Returns the variables under the prefix for an optimizer, sorted by name: all that are not frozen, except the running
     /// statistics of a `BatchNorm`.
     pub fn trainable_vars(&self) -> Vec<Var> {
         let state = self.state();
@@ -184,9 +186,9 @@ impl Parameters {
         trained.map(|(_, var)| var.clone()).collect()
     }
 
-    /// Freezes this part: [`trainable_vars`](Self::trainable_vars) leaves it out.
+    /// Freezes the parameters under the prefix: [`trainable_vars`](Self::trainable_vars) leaves them out.
     ///
-    /// A model that is built later computes no gradient for it, which saves time. A model that is already built still computes
+    /// A model that is built later computes no gradient for them, which saves time. A model that is already built still computes
     /// one, and an optimizer that already has the variables still trains them. So freeze first, then build the model and the
     /// optimizer. The running statistics of a `BatchNorm` are updated in training even if they are frozen: run frozen layers in
     /// evaluation mode.
@@ -194,28 +196,31 @@ impl Parameters {
         self.state().frozen.push((self.prefix.clone(), true));
     }
 
-    /// Unfreezes this part.
+    /// Unfreezes the parameters under the prefix.
     ///
-    /// A model that was built while it was frozen computes no gradient for it, so [`trainable_vars`](Self::trainable_vars) leaves it
-    /// out until a model is built again. So unfreeze, then build the model and the optimizer again: the parameters keep their
-    /// values.
+    /// A model that was built while they were frozen computes no gradient for them, so [`trainable_vars`](Self::trainable_vars)
+    /// leaves them out until a model is built again. So unfreeze, then build the model and the optimizer again: the parameters keep
+    /// their values.
     pub fn unfreeze(&self) {
         self.state().frozen.push((self.prefix.clone(), false));
     }
 
-    /// Returns whether every value of this part is finite. On a GPU the host waits for the values.
+    /// Returns whether all values under the prefix are finite. On a GPU the host waits for the values.
+    ///
+    /// # Errors
+    /// If memory on the device can't be allocated.
     pub fn are_finite(&self) -> Result<bool> {
         all_finite(self.all_vars().iter().map(Var::as_tensor))
     }
 
-    /// Writes this part to a safetensors file under its full names, the way PyTorch's `safetensors.torch.save_file` writes a
-    /// `state_dict`.
+    /// Writes the parameters under the prefix to a safetensors file under their full names, the way PyTorch's
+    /// `safetensors.torch.save_file` writes a `state_dict`.
     ///
-    /// An older file is replaced once the new one is complete, and its permissions are kept. A link stays a link. Several threads and
-    /// processes may save to one path at once.
+    /// The file is replaced atomically: an existing file stays intact until the new one is complete, and its permissions are kept.
+    /// Symbolic links are followed. Several threads and processes may save to the same path at once.
     ///
     /// # Errors
-    /// If the file can't be written. An older file stays then.
+    /// If the file can't be written. On error, an existing file is kept.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         files::replace(path.as_ref(), &self.to_safetensors(None)?)
     }
@@ -226,23 +231,23 @@ impl Parameters {
         Ok(safetensors::serialize(tensors, metadata)?)
     }
 
-    /// Loads this part from a safetensors file, from any float dtype. Build the model first.
+    /// Loads the parameters under the prefix from a safetensors file and converts them from any float dtype. Build the model first.
     ///
-    /// For all the parameters the file must hold exactly their names; for a part, exactly those under its name, whatever
-    /// else it holds. PyTorch's `num_batches_tracked` is ignored.
+    /// The file must hold a tensor for each parameter under the prefix, and no other tensor under the prefix. Tensors outside the
+    /// prefix are ignored, and so is PyTorch's `num_batches_tracked`.
     ///
     /// # Errors
-    /// If the file can't be read, or a name is missing, unexpected or of another shape. Nothing is changed then.
+    /// If the file can't be read, or a name is missing, unexpected or of another shape. On error, nothing changes.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let load = || self.load_safetensors(&std::fs::read(path)?);
         load().map_err(|error| error.with_path(path))
     }
 
-    /// [`load`](Self::load) from the file's bytes.
+    /// Loads the parameters under the prefix from the bytes of a safetensors file, like [`load`](Self::load).
     ///
     /// # Errors
-    /// Those of [`load`](Self::load).
+    /// The errors of [`load`](Self::load), except that there is no file to read.
     pub fn load_safetensors(&self, bytes: &[u8]) -> Result<()> {
         let file = SafeTensors::deserialize(bytes);
         let file = file.map_err(|error| Error::msg(format!("not a safetensors file, or a truncated one: {error}")))?;
@@ -251,7 +256,7 @@ impl Parameters {
         assign(self.matched(names, candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?)?)
     }
 
-    /// Returns each variable of this part with the stored tensor that it is to be set to. `names` are all names that are stored.
+    /// Pairs each variable under the prefix with its stored tensor. `names` are the names of all stored tensors.
     pub(crate) fn matched(
         &self,
         names: BTreeSet<String>,
@@ -269,7 +274,7 @@ impl Parameters {
             let Some(tensor) = stored.remove(&name) else { bail!("the file has no tensor {name}") };
             if tensor.dims() != var.dims() || !tensor.dtype().is_float() {
                 bail!(
-                    "{name} is {:?} of shape {:?} but needs floats of shape {:?}",
+                    "{name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
                     tensor.dtype(),
                     tensor.dims(),
                     var.dims()
@@ -291,8 +296,9 @@ impl Parameters {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As a model gets it: without a gradient where it is frozen. The same memory, so that what is loaded later is there;
-    /// statistics as a variable all the same, as a layer would take a copy of anything else.
+    /// Returns the tensor that a model gets for a variable. A frozen parameter is detached, so that no gradient is computed for it,
+    /// but shares the memory of the variable, so that the model sees values that are loaded later. Statistics are never detached,
+    /// because `BatchNorm` copies a tensor that is not a variable.
     fn given(state: &mut State, name: &str, var: &Var) -> Tensor {
         if state.is_frozen(name) && !is_statistic(name) {
             state.detached.insert(name.to_owned());
@@ -330,7 +336,7 @@ impl std::fmt::Debug for Parameters {
 }
 
 impl Parameters {
-    /// The variable of a name, which is drawn if there is none yet.
+    /// Returns the variable of a name, and draws its values if it is new.
     fn variable(
         &self,
         state: &mut State,
@@ -384,7 +390,8 @@ impl SimpleBackend for Parameters {
     }
 }
 
-/// Hands out the parameters without a graph. Statistics are variables here as well: a `BatchNorm` takes a copy of anything else.
+/// The backend of [`Parameters::detached_var_builder`]. Statistics are variables here as well, because a `BatchNorm` copies a tensor
+/// that is not a variable.
 struct Detached(Parameters);
 
 impl Detached {
@@ -407,7 +414,7 @@ impl SimpleBackend for Detached {
     }
 }
 
-/// On the CPU and in double precision, then rounded: so that neither device nor dtype makes a difference.
+/// Draws the values on the CPU in `f64` and then rounds them, so that they are the same for every device and dtype.
 fn draw(seed: u64, name: &str, shape: Shape, init: Init, dtype: DType) -> Result<Tensor> {
     if !dtype.is_float() {
         bail!("the parameter {name} was requested as {dtype:?} but must have a float dtype")
@@ -438,7 +445,7 @@ fn normal(rng: &mut ChaCha12Rng, mean: f64, deviation: f64, count: usize) -> Vec
 /// A generator for each seed, name and shape.
 fn generator(seed: u64, name: &str, shape: &Shape) -> ChaCha12Rng {
     let dims = shape.dims().iter().flat_map(|&dim| (dim as u64).to_le_bytes());
-    // FNV-1a; 0xff is in no name and ends it.
+    // FNV-1a hash. 0xff does not occur in UTF-8, so it marks the end of the name.
     let digest = name
         .bytes()
         .chain([0xff])
@@ -461,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_drawn_by_seed_name_and_shape_whoever_asks_first() {
+    fn values_depend_only_on_seed_name_and_shape() {
         let uniform = Init::Uniform { lo: -1.0, up: 1.0 };
         let (one, other) = (Parameters::seeded(1), Parameters::seeded(1));
         let (a, b) = (drawn(&one, "a", 5, uniform), drawn(&one, "b", 5, uniform));
@@ -511,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_what_is_under_a_name_and_not_what_begins_like_it() {
+    fn prefix_matches_whole_path_segments() {
         let parameters = model(1);
         let names = |part: &Parameters| part.named_vars().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         assert_eq!(names(&parameters.pp("head")), ["head.bias", "head.weight"]);
@@ -520,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frozen_is_not_for_an_optimizer_and_has_no_gradient_once_built_again() -> Result<()> {
+    fn frozen_parameters_get_no_gradient_after_rebuild() -> Result<()> {
         let parameters = model(1);
         parameters.freeze();
         parameters.pp("head").unfreeze();

@@ -1,13 +1,13 @@
 use candle_core::{Result, Tensor, bail};
 
-/// What a loss closure returns for a batch: the loss, a scalar, and optionally what its mean divided by.
+/// The value that a loss closure returns for a batch: the loss, a scalar, and optionally the denominator of its mean.
 ///
-/// A closure returns a `Tensor` or a pair `(Tensor, f64)`, which convert to it. Batches are weighted by the number that their
-/// mean divided by, so that several batches give the gradient and the mean of one batch of all their samples. A `Tensor` alone
-/// is weighted by the number of its samples, which is right for every mean over samples or over elements. It is wrong where the
-/// number differs: with ignored targets, padding or class weights. There, return the pair, for example with
-/// [`CrossEntropyLoss::denominator`](crate::loss::CrossEntropyLoss::denominator). For a loss that is a sum, return the pair with
-/// 1.
+/// A closure returns a `Tensor` or a pair `(Tensor, f64)`; both convert to `BatchLoss`. The denominator, a finite number of 0 or
+/// more, is the weight of the batch. Batches are averaged by weight, so that several batches give the mean and the gradient of one
+/// batch of all their samples. Without a denominator, the weight is the number of samples, which is right for every mean over
+/// samples or over elements. With ignored targets, padding or class weights, return the pair, for example with
+/// [`CrossEntropyLoss::denominator`](crate::loss::CrossEntropyLoss::denominator). For a sum, return `(loss, 1.0)`: all batches then
+/// weigh the same, and the result is the mean of their sums.
 ///
 /// ```
 /// use candle_core::{Device, Result, Tensor};

@@ -4,11 +4,15 @@ use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What a training run needs to continue to the same numbers: the parameters, the state of [`Adam`], the number of completed steps
-/// and the position in the sequence of dropout masks.
+/// A snapshot of a training run: the parameters, the state of [`Adam`], the number of completed steps, and the number of dropout
+/// masks drawn.
 ///
-/// [`save_checkpoint`] and [`load_checkpoint`] are the short form. This one also holds tensors and text of your own, such as the
-/// state of [`EarlyStopping`](crate::EarlyStopping):
+/// A resumed run continues as if it had not been interrupted, on the CPU to the same bits, if its code, data, seeds and
+/// [`Trainer`](crate::Trainer) options are the same. The options of `Adam` are not saved. With a learning-rate schedule, set the
+/// learning rate for `completed_steps` before you resume.
+///
+/// [`save_checkpoint`] and [`load_checkpoint`] are shorthands. A `Checkpoint` can also hold tensors and text of your own, such as
+/// the state of [`EarlyStopping`](crate::EarlyStopping):
 ///
 /// ```
 /// use candle_core::{DType, Device};
@@ -41,7 +45,7 @@ pub struct Checkpoint {
     /// The parameters and the state of the optimizer, on the CPU, and tensors of your own. Names that begin with `parameters.` or
     /// `adam.` are reserved, and so is `run`.
     pub tensors: HashMap<String, Tensor>,
-    /// Text of your own.
+    /// Text of your own, stored in the header of the safetensors file.
     pub metadata: HashMap<String, String>,
     dropout_draws: u64,
 }
@@ -52,7 +56,7 @@ const PARAMETERS: &str = "parameters.";
 const STEP: &str = "adam.step.";
 const EXP_AVG: &str = "adam.exp_avg.";
 const EXP_AVG_SQ: &str = "adam.exp_avg_sq.";
-const MASTER: &str = "adam.master.";
+const MASTER: &str = "adam.master_weights.";
 
 impl Checkpoint {
     /// Copies the state of a run after `completed_steps` steps.
@@ -64,24 +68,25 @@ impl Checkpoint {
         for (name, var) in parameters.named_vars() {
             tensors.insert(format!("{PARAMETERS}{name}"), copy_on_cpu(&var)?);
         }
-        for (name, AdamState { step, exp_avg, exp_avg_sq, master }) in
+        for (name, AdamState { step, exp_avg, exp_avg_sq, master_weights }) in
             names(parameters, adam)?.iter().zip(adam.state()?)
         {
             tensors.insert(format!("{STEP}{name}"), Tensor::new(step as i64, &Device::Cpu)?);
             tensors.insert(format!("{EXP_AVG}{name}"), copy_on_cpu(&exp_avg)?);
             tensors.insert(format!("{EXP_AVG_SQ}{name}"), copy_on_cpu(&exp_avg_sq)?);
-            if let Some(master) = master {
+            if let Some(master) = master_weights {
                 tensors.insert(format!("{MASTER}{name}"), copy_on_cpu(&master)?);
             }
         }
         Ok(Self { completed_steps, tensors, metadata: HashMap::new(), dropout_draws: parameters.dropout_draws() })
     }
 
-    /// Sets the parameters and the optimizer to the state of this checkpoint.
+    /// Sets the parameters, the state of the optimizer and the number of dropout masks to the values in this checkpoint. The
+    /// options of the optimizer, such as the learning rate, do not change.
     ///
     /// # Errors
-    /// If the parameters or the variables of the optimizer are not those of the checkpoint, by name and shape. Nothing is changed
-    /// then.
+    /// If the names or shapes of the parameters, or of the variables of the optimizer, differ from the checkpoint's. On error,
+    /// nothing changes.
     pub fn restore(&self, parameters: &Parameters, adam: &mut Adam) -> Result<()> {
         let own = self.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(PARAMETERS)?, tensor)));
         let own = own.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect::<HashMap<_, _>>();
@@ -90,13 +95,13 @@ impl Checkpoint {
         let stored = self.tensors.keys().filter_map(|name| name.strip_prefix(STEP));
         let unused = stored.filter(|name| !trained.iter().any(|trained| trained == name)).min();
         if let Some(name) = unused {
-            bail!("the checkpoint trained {name}, which is not a variable of this optimizer")
+            bail!("the checkpoint has Adam state for {name}, which is not a variable of this optimizer")
         }
         let state = trained.iter().map(|name| {
             let stored = |kind: &str| self.tensors.get(&format!("{kind}{name}")).cloned();
             match (stored(STEP), stored(EXP_AVG), stored(EXP_AVG_SQ)) {
                 (Some(step), Some(exp_avg), Some(exp_avg_sq)) => {
-                    Ok(AdamState { step: count(&step, 1)?[0], exp_avg, exp_avg_sq, master: stored(MASTER) })
+                    Ok(AdamState { step: count(&step, 1)?[0], exp_avg, exp_avg_sq, master_weights: stored(MASTER) })
                 }
                 _ => bail!("the checkpoint has no Adam state for {name}"),
             }
@@ -106,10 +111,10 @@ impl Checkpoint {
         assign(matched)
     }
 
-    /// Returns the bytes of a safetensors file.
+    /// Serializes the checkpoint as a safetensors file.
     ///
     /// # Errors
-    /// If a tensor can't be written.
+    /// If a tensor can't be serialized.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let run = Tensor::new(&[self.completed_steps as i64, self.dropout_draws as i64], &Device::Cpu)?;
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).chain([(RUN, &run)]);
@@ -119,7 +124,7 @@ impl Checkpoint {
     /// Reads the bytes of a safetensors file.
     ///
     /// # Errors
-    /// If they are not those of a checkpoint.
+    /// If `bytes` is not a safetensors file, or the file is not a checkpoint.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let header = SafeTensors::read_metadata(bytes);
         let (_, header) =
@@ -131,10 +136,10 @@ impl Checkpoint {
         Ok(Self { completed_steps: run[0], tensors, metadata, dropout_draws: run[1] as u64 })
     }
 
-    /// Writes the checkpoint to a file, which replaces an older one once it is complete.
+    /// Writes the checkpoint to a safetensors file. An existing file is replaced only when the new one is complete.
     ///
     /// # Errors
-    /// If the file can't be written. An older file stays then.
+    /// If the file can't be written. On error, an existing file is kept.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         replace(path.as_ref(), &self.to_bytes()?)
     }
@@ -150,8 +155,8 @@ impl Checkpoint {
     }
 }
 
-/// Writes the parameters, the state of the optimizer and the number of completed steps to a safetensors file, which replaces an older
-/// one once it is complete.
+/// Writes the parameters, the state of the optimizer and the number of completed steps to a safetensors file. An existing file is
+/// replaced only when the new one is complete.
 ///
 /// ```
 /// use candle_core::{DType, Device, Error, Module, Tensor};
@@ -183,7 +188,7 @@ impl Checkpoint {
 /// ```
 ///
 /// # Errors
-/// If `adam` has a variable that is not one of `parameters`, or the file can't be written. An older file stays then.
+/// If `adam` has a variable that is not one of `parameters`, or the file can't be written. On error, an existing file is kept.
 pub fn save_checkpoint(
     path: impl AsRef<Path>,
     parameters: &Parameters,
@@ -193,11 +198,11 @@ pub fn save_checkpoint(
     Checkpoint::new(parameters, adam, completed_steps)?.save(path)
 }
 
-/// Sets the parameters and the optimizer to the state that [`save_checkpoint`] wrote, and returns the number of completed steps. Build
-/// the model and the optimizer first.
+/// Loads the state that [`save_checkpoint`] wrote into the parameters and the optimizer, and returns the number of completed steps.
+/// Build the model and the optimizer first. The learning rate of `adam` does not change.
 ///
 /// # Errors
-/// If the file can't be read or is not a checkpoint of this model and these variables. Nothing is changed then.
+/// If the file can't be read or is not a checkpoint of this model and these variables. On error, nothing changes.
 pub fn load_checkpoint(path: impl AsRef<Path>, parameters: &Parameters, adam: &mut Adam) -> Result<usize> {
     let path = path.as_ref();
     let checkpoint = Checkpoint::load(path)?;
@@ -223,13 +228,17 @@ fn copy_on_cpu(tensor: &Tensor) -> Result<Tensor> {
 
 /// Reads `len` numbers of 0 or more.
 fn count(tensor: &Tensor, len: usize) -> Result<Vec<usize>> {
-    let counts = match tensor.dtype() {
-        DType::I64 => tensor.flatten_all()?.to_vec1::<i64>()?,
-        _ => Vec::new(),
-    };
-    let counts = counts.iter().map_while(|&count| usize::try_from(count).ok()).collect::<Vec<_>>();
-    if counts.len() != len {
-        bail!("the checkpoint has counts that are not {len} numbers of 0 or more: {tensor}")
+    if tensor.dtype() != DType::I64 || tensor.elem_count() != len {
+        bail!(
+            "the checkpoint is damaged: a counter has dtype {:?} and shape {:?} but needs I64 and {len} elements",
+            tensor.dtype(),
+            tensor.dims()
+        )
     }
-    Ok(counts)
+    let counts = tensor.flatten_all()?.to_vec1::<i64>()?;
+    let checked = counts.iter().map(|&count| match usize::try_from(count) {
+        Ok(count) => Ok(count),
+        Err(_) => bail!("the checkpoint is damaged: a counter is {count} but must be 0 or more"),
+    });
+    checked.collect()
 }

@@ -3,11 +3,9 @@ use std::collections::HashMap;
 
 /// Early stopping: detects when the validation loss stops improving, and keeps the best weights.
 ///
-/// Give it all variables of the model ([`Parameters::all_vars`](crate::Parameters::all_vars)), the running statistics of a
-/// `BatchNorm` included, and compute the validation loss by a closure of its own: the model in evaluation mode. [`evaluate`] with the
-/// closure that trains would update running statistics and draw dropout.
-///
-/// [`evaluate`]: crate::evaluate
+/// Pass all variables of the model ([`Parameters::all_vars`](crate::Parameters::all_vars)), including the running statistics of
+/// a `BatchNorm`. Compute the validation loss with a separate closure that runs the model in evaluation mode: the closure used for
+/// training would update the running statistics and apply dropout.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -30,13 +28,13 @@ pub struct EarlyStopping {
     patience: usize,
     /// The number of recorded losses.
     epochs: usize,
-    best: Option<Best>,
+    best: Option<BestEpoch>,
 }
 
 /// The epoch with the lowest validation loss of an [`EarlyStopping`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Best {
+pub struct BestEpoch {
     /// The epoch, counted from 1.
     pub epoch: usize,
     /// Its validation loss.
@@ -50,12 +48,14 @@ const NUMBERS: &str = "early_stopping";
 const WEIGHTS: &str = "early_stopping.best";
 
 impl EarlyStopping {
-    /// Creates early stopping for `variables`, which stops after `patience` epochs in a row without a lower loss.
+    /// Creates early stopping for `variables`. Training should stop after `patience` epochs in a row without a lower loss; 0
+    /// has the effect of 1.
     pub fn new(variables: Vec<Var>, patience: usize) -> Self {
         Self { variables, patience, epochs: 0, best: None }
     }
 
-    /// Records the validation loss of one more epoch, and returns whether training should stop. NaN is never an improvement.
+    /// Records the validation loss of the next epoch, and returns whether training should stop. The first loss is always the
+    /// best so far; after that, NaN is never an improvement.
     ///
     /// # Errors
     /// If the weights can't be copied.
@@ -63,22 +63,22 @@ impl EarlyStopping {
         self.epochs = self.epochs.saturating_add(1);
         if self.best.as_ref().is_none_or(|best| loss < best.loss || (best.loss.is_nan() && !loss.is_nan())) {
             let weights = self.variables.iter().map(|variable| variable.as_detached_tensor().force_contiguous());
-            self.best = Some(Best { epoch: self.epochs, loss, weights: weights.collect::<Result<_>>()? });
+            self.best = Some(BestEpoch { epoch: self.epochs, loss, weights: weights.collect::<Result<_>>()? });
         }
         Ok(self.is_stopped())
     }
 
-    /// Whether the last call of [`should_stop`](Self::should_stop) returned true.
+    /// Returns whether training should stop, according to the losses recorded or loaded so far.
     pub fn is_stopped(&self) -> bool {
         self.best.as_ref().is_some_and(|best| self.epochs > best.epoch && self.epochs - best.epoch >= self.patience)
     }
 
-    /// The best epoch so far.
-    pub fn best(&self) -> Option<&Best> {
+    /// Returns the best epoch so far, or `None` before the first loss.
+    pub fn best(&self) -> Option<&BestEpoch> {
         self.best.as_ref()
     }
 
-    /// The number of losses so far.
+    /// Returns the number of epochs recorded so far, including the epochs of a loaded state.
     pub fn epochs(&self) -> usize {
         self.epochs
     }
@@ -95,21 +95,27 @@ impl EarlyStopping {
         Ok(weights.chain([(NUMBERS.to_owned(), Tensor::new(&numbers, &Device::Cpu)?)]).collect())
     }
 
-    /// Continues from the [`state`](Self::state) of an earlier run. Other tensors are ignored; without a state among them it starts
-    /// again.
+    /// Loads the [`state`](Self::state) of an earlier run. Other tensors are ignored. If `tensors` holds no state, all recorded
+    /// losses are forgotten.
     ///
     /// # Errors
-    /// If the state is not one of variables of these shapes, or its numbers can't be those of a run. Nothing is changed then.
+    /// If the number, shapes or dtypes of the stored weights do not match the variables, or the epoch counts are invalid. On error,
+    /// nothing changes.
     pub fn load_state(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let Some(numbers) = tensors.get(NUMBERS) else {
             (self.epochs, self.best) = (0, None);
             return Ok(());
         };
+        if numbers.elem_count() != 3 {
+            bail!("EarlyStopping: {NUMBERS} has shape {:?} but needs three numbers", numbers.dims())
+        }
         let values = numbers.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let is_count = |x: f64| x >= 1.0 && x.fract() == 0.0 && x < 2f64.powi(53);
         let (epochs, epoch, loss) = match values.as_slice() {
             &[epochs, epoch, loss] if is_count(epochs) && is_count(epoch) && epoch <= epochs => (epochs, epoch, loss),
-            _ => bail!("EarlyStopping: {NUMBERS} is {values:?} but needs epochs, the best one of them and its loss"),
+            _ => bail!(
+                "EarlyStopping: {NUMBERS} is {values:?} but needs three numbers: epochs, best epoch ≤ epochs, best loss"
+            ),
         };
         let mut weights = Vec::new();
         for (i, variable) in self.variables.iter().enumerate() {
@@ -117,7 +123,7 @@ impl EarlyStopping {
             let Some(stored) = tensors.get(&name) else { bail!("EarlyStopping: the state has no {name}") };
             if stored.dims() != variable.dims() || !stored.dtype().is_float() {
                 bail!(
-                    "EarlyStopping: {name} is {:?} of shape {:?} but needs floats of shape {:?}",
+                    "EarlyStopping: {name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
                     stored.dtype(),
                     stored.dims(),
                     variable.dims()
@@ -128,7 +134,7 @@ impl EarlyStopping {
         if tensors.contains_key(&format!("{WEIGHTS}.{}", weights.len())) {
             bail!("EarlyStopping: the state has more than {} variables", weights.len())
         }
-        (self.epochs, self.best) = (epochs as usize, Some(Best { epoch: epoch as usize, loss, weights }));
+        (self.epochs, self.best) = (epochs as usize, Some(BestEpoch { epoch: epoch as usize, loss, weights }));
         Ok(())
     }
 

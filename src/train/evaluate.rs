@@ -2,11 +2,11 @@ use super::batch_loss::BatchLoss;
 use crate::data::TensorDataset;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// Returns the mean of a scalar `loss` over a dataset, computed in batches of `batch_size`.
+/// Returns the mean of a scalar `loss` over a dataset, in the order of the dataset and in batches of `batch_size`.
 ///
-/// `loss` returns a tensor, which is weighted by the number of samples, or a tensor and what its mean divided by: see
-/// [`BatchLoss`]. Batches of weight 0 are left out. A model without a graph saves time and memory:
-/// [`Parameters::detached_var_builder`](crate::Parameters::detached_var_builder).
+/// `loss` can be any scalar metric of a float dtype, such as the accuracy of a batch. It returns the value, or a pair of the
+/// value and its denominator: see [`BatchLoss`]. Batches of weight 0 are left out. Put the model in evaluation mode; a model from
+/// [`Parameters::detached_var_builder`](crate::Parameters::detached_var_builder) builds no graph, which saves time and memory.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -19,7 +19,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 /// ```
 ///
 /// # Errors
-/// If `loss` fails or does not return a scalar, `batch_size` is 0, the dataset is empty, or the weights of all batches are 0.
+/// If `loss` fails or returns no float scalar, a denominator is negative or not finite, `batch_size` is 0, the dataset is empty, or
+/// the weight of each batch is 0.
 pub fn evaluate<L: Into<BatchLoss>>(
     dataset: &TensorDataset,
     batch_size: usize,
@@ -39,7 +40,7 @@ pub fn evaluate<L: Into<BatchLoss>>(
         }
     }
     if total_weight == 0.0 {
-        bail!("evaluate: there is nothing to evaluate: {} samples, and the weight of each batch is 0", dataset.len())
+        bail!("evaluate: the total weight is 0: there are {} samples, and the weight of each batch is 0", dataset.len())
     }
     Ok(sum / total_weight)
 }

@@ -11,8 +11,8 @@ pub(super) struct Gradients {
     store: GradStore,
     /// The variables with a gradient, and its dtype.
     found: Vec<(TensorId, DType)>,
-    /// The weight of the first batch. The loss of each batch is multiplied by its weight over this one, which is 1 as a rule, so
-    /// that gradients in half precision keep their size.
+    /// The weight of the first batch. The gradient of each batch is multiplied by the ratio of its weight to this one, which is
+    /// usually 1.
     first_weight: f64,
     total_weight: f64,
 }
@@ -22,7 +22,8 @@ impl Gradients {
         Self { loss_scale, store: GradStore::default(), found: Vec::new(), first_weight: 0.0, total_weight: 0.0 }
     }
 
-    /// Adds the gradients of one batch by the variables. A batch of weight 0 adds nothing, whatever its loss is.
+    /// Adds the gradients of the loss of one batch with respect to the variables. A batch of weight 0 adds nothing, even if its
+    /// loss is NaN.
     pub fn add(&mut self, loss: &Tensor, weight: f64, variables: &[Tensor]) -> Result<()> {
         if weight == 0.0 {
             return Ok(());
@@ -31,14 +32,14 @@ impl Gradients {
             self.first_weight = weight;
         }
         self.total_weight += weight;
-        let factor = weight / self.first_weight * self.loss_scale.unwrap_or(1.0);
-        let mut grads = times(loss, factor)?.backward()?;
+        let mut grads = times(loss, self.loss_scale.unwrap_or(1.0))?.backward()?;
         let mut is_used = false;
         for variable in variables {
             let Some(grad) = grads.remove(variable) else { continue };
             is_used = true;
             let (id, dtype) = (variable.id(), grad.dtype());
-            let grad = grad.to_dtype(compute_dtype(dtype))?;
+            // Here and not in the loss, where half precision could overflow.
+            let grad = times(&grad.to_dtype(compute_dtype(dtype))?, weight / self.first_weight)?;
             let sum = match self.store.get_id(id) {
                 Some(before) => (before + grad)?,
                 None => {
@@ -63,20 +64,20 @@ impl Gradients {
         Ok(())
     }
 
-    /// Returns the average gradients for the optimizer, or why there are none. An `Adam` takes those of half precision in `f32`;
-    /// other optimizers need the dtype of the variable.
+    /// Returns the averaged gradients, or the reason to skip the step. Half-precision gradients stay in `f32` for `Adam`; other
+    /// optimizers get them in the dtype of the variable.
     pub fn average(
         mut self,
         clip_norm: Option<f64>,
         for_adam: bool,
     ) -> Result<std::result::Result<GradStore, SkipReason>> {
         if self.total_weight == 0.0 {
-            return Ok(Err(SkipReason::NoWeight));
+            return Ok(Err(SkipReason::ZeroWeight));
         }
         let scale = self.first_weight / self.total_weight / self.loss_scale.unwrap_or(1.0);
         self.map(|sum, _| times(sum, scale))?;
         if self.loss_scale.is_some() && !all_finite(self.found.iter().filter_map(|(id, _)| self.store.get_id(*id)))? {
-            return Ok(Err(SkipReason::NotFinite));
+            return Ok(Err(SkipReason::NonFiniteGradient));
         }
         if let Some(max_norm) = clip_norm {
             clip(&mut self.store, self.found.iter().map(|(id, _)| *id), max_norm)?;

@@ -5,11 +5,11 @@ mod checkpoint;
 mod early_stopping;
 mod evaluate;
 mod gradients;
-mod progress;
+mod monitor;
 mod trainer;
 
 pub use batch_loss::BatchLoss;
 pub use checkpoint::{Checkpoint, load_checkpoint, save_checkpoint};
-pub use early_stopping::{Best, EarlyStopping};
+pub use early_stopping::{BestEpoch, EarlyStopping};
 pub use evaluate::evaluate;
 pub use trainer::{Event, SkipReason, Trainer};

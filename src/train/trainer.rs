@@ -1,6 +1,6 @@
 use super::batch_loss::BatchLoss;
 use super::gradients::Gradients;
-use super::progress::Progress;
+use super::monitor::Monitor;
 use crate::data::{Draw, TensorDataset, generator};
 use candle_core::{Error, Result, Tensor, bail};
 use candle_nn::Optimizer;
@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 
 /// A training loop: iterates over a dataset in mini-batches, and minimizes a scalar loss with an optimizer.
 ///
-/// The model is whatever `loss` computes on a batch, and the optimizer holds its variables: any Candle model, with its
-/// parameters in [`Parameters`](crate::Parameters) or a `candle_nn::VarMap`, and any `candle_nn::Optimizer`.
+/// The closure `loss` runs the model and computes the loss of a batch; the optimizer holds the variables. This works for any Candle
+/// model, with its variables in [`Parameters`](crate::Parameters) or a `candle_nn::VarMap`, and for any `candle_nn::Optimizer`.
 ///
 /// ```
 /// use candle_core::{DType, Device, Module, Tensor};
@@ -31,32 +31,34 @@ use std::ops::ControlFlow;
 #[doc = include_str!("recipes.md")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trainer {
-    /// Passes over the samples. Default: 5.
+    /// Total number of passes over the samples, including the passes of an earlier run that is resumed. Default: 5.
     pub epochs: usize,
     /// Samples in a mini-batch; the last mini-batch of an epoch has the rest. Default: 64.
     pub batch_size: usize,
     /// Seed of the order of the samples. Default: 42.
     pub seed: u64,
-    /// Whether each epoch has its own random order; otherwise it is the order of the dataset. Default: true.
+    /// Whether to shuffle the samples anew for each epoch. If false, each epoch has the order of the dataset. Default: true.
     pub shuffle: bool,
-    /// Mini-batches per step of the optimizer. The step takes the mean of their gradients, weighted by [`BatchLoss`], so that a loss
-    /// that is a mean steps as on one batch of all their samples. Default: 1.
+    /// Number of mini-batches per optimizer step (gradient accumulation). Their gradients are averaged by the weights of
+    /// [`BatchLoss`], so for a mean loss the step equals a step on one batch of all their samples. Default: 1.
     pub accumulate: usize,
     /// Maximum norm of the gradients of a step; larger gradients are scaled down as by
-    /// [`clip_grad_norm`](crate::clip_grad_norm), without waiting for the device. The norm is over the variables of an [`Adam`].
-    /// Other optimizers do not say which variables they have, so with them it is over all variables that the loss depends on.
-    /// Default: `None`, no clipping.
+    /// [`clip_grad_norm`](crate::clip_grad_norm), without waiting for the device. With [`Adam`](crate::Adam) the norm covers the
+    /// variables of the optimizer. Other optimizers do not expose their variables, so the norm covers all variables that the loss
+    /// depends on. Default: `None`, no clipping.
     pub clip_norm: Option<f64>,
-    /// Whether to leave out the last mini-batch of an epoch if it has fewer than `batch_size` samples. Set it for a model with a
-    /// `BatchNorm`, whose running variance becomes NaN on a batch of one sample. Default: false.
+    /// Whether to drop the last mini-batch of an epoch if it has fewer than `batch_size` samples. Set it for a model with a
+    /// `BatchNorm` on vectors, whose running variance becomes NaN on a batch of one sample. Default: false.
     pub drop_last: bool,
-    /// Factor of the loss in backward, for models in `f16`, whose small gradients are otherwise rounded to 0. The gradients are
-    /// divided by it before clipping. A step whose gradients are not finite is skipped and reported as [`Event::SkippedStep`]; to
-    /// find out, the host waits for the device at each step. 1024 is a good start, and with a loss in `f16` the limit is 32768.
-    /// Default: `None`, which is 1 without the check.
+    /// Loss scale for models in `f16`, whose small gradients would otherwise be rounded to 0: the loss is multiplied by this factor
+    /// before `backward`, and the gradients are divided by it before clipping. A step with a gradient that is not finite is skipped
+    /// and reported as [`Event::SkippedStep`]; for this check the host waits for the device at each step. Start with 1024. If the
+    /// loss itself is `f16`, use at most 32768, so that the factor fits in `f16`. Default: `None`, no scaling and no check.
+    ///
+    /// Source: Micikevicius et al., [Mixed precision training](https://arxiv.org/abs/1710.03740), 2018.
     pub loss_scale: Option<f64>,
-    /// Steps completed by an earlier run, to skip when resuming. The remaining steps see the same batches as in an uninterrupted
-    /// run. Default: 0.
+    /// Number of steps, skipped steps included, that an earlier run completed. They are left out: with the same data, `seed`,
+    /// `shuffle`, `batch_size`, `accumulate` and `drop_last`, the other steps get the batches of an uninterrupted run. Default: 0.
     pub completed_steps: usize,
 }
 
@@ -87,8 +89,8 @@ pub enum Event<'a> {
         epoch: usize,
         /// The number of samples in the mini-batch.
         samples: usize,
-        /// The weight of the mini-batch: what the mean of the loss divided by, or the number of samples ([`BatchLoss`]). A mini-batch
-        /// of weight 0, such as one of padding alone, changes nothing, and its loss may be NaN.
+        /// The weight of the mini-batch: the denominator that the closure returned, or else the number of samples (see
+        /// [`BatchLoss`]). A mini-batch of weight 0, for example only padding, has no effect, and its loss may be NaN.
         weight: f64,
         /// The loss, a scalar in the graph. Detach it before you store it.
         loss: &'a Tensor,
@@ -121,24 +123,26 @@ pub enum Event<'a> {
     },
 }
 
-/// The reason of an [`Event::SkippedStep`].
+/// The reason why a step was skipped, in [`Event::SkippedStep`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// The mini-batches have the weight 0: they are padding, or all of their targets are ignored.
-    NoWeight,
-    /// A gradient is not finite; [`Trainer::loss_scale`] is too large for it.
-    NotFinite,
+    /// All mini-batches of the step have weight 0, because all their targets are padding or ignored.
+    ZeroWeight,
+    /// A gradient is infinite or NaN. If this happens often, choose a smaller [`Trainer::loss_scale`]. Reported only if it is set.
+    NonFiniteGradient,
 }
 
 impl Trainer {
     /// Trains the variables of `optimizer` on the scalar that `loss` computes from the inputs and targets of a batch.
     ///
-    /// `loss` returns a tensor, or a tensor and what its mean divided by: see [`BatchLoss`].
+    /// `loss` returns the loss, or a pair of the loss and the denominator of its mean: see [`BatchLoss`].
     ///
     /// # Errors
-    /// Those of `loss` and of the optimizer; an option out of range; no batch to train on; a loss that is not a scalar or does not
-    /// depend on a variable of the optimizer; variables that are not finite after an epoch.
+    /// If `loss` or the optimizer fails; if an option is out of range; if there is no batch to train on, or there are more samples
+    /// than a `u32` can count; if the loss is not a float scalar, its denominator is negative or not finite, or it depends on no
+    /// variable of the optimizer; or if an epoch changes no variable although there are gradients, skips all its steps because
+    /// gradients are not finite, or ends with variables that are not finite.
     pub fn fit<O: Optimizer + 'static, L: Into<BatchLoss>>(
         &self,
         optimizer: &mut O,
@@ -148,7 +152,7 @@ impl Trainer {
         self.fit_with(optimizer, dataset, loss, |_, _| Ok::<_, Error>(ControlFlow::Continue(())))
     }
 
-    /// Trains like [`fit`](Self::fit), and calls `observe` with the optimizer at each batch, step and epoch.
+    /// Trains like [`fit`](Self::fit), and calls `observe` with the optimizer after each batch, step, skipped step and epoch.
     /// `ControlFlow::Break` ends training successfully; an error ends it with that error.
     ///
     /// A schedule sets the learning rate of the next step. This one warms up for 10 steps, then follows a cosine to 0:
@@ -212,7 +216,7 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// Those of [`fit`](Self::fit) and of `observe`.
+    /// If [`fit`](Self::fit) would fail, or `observe` returns an error.
     pub fn fit_with<O: Optimizer + 'static, L: Into<BatchLoss>, E: From<Error>>(
         &self,
         optimizer: &mut O,
@@ -227,8 +231,8 @@ impl Trainer {
         self.fit_rows(optimizer, dataset.len(), loss, observe)
     }
 
-    /// Trains like [`fit_with`](Self::fit_with) on data of any kind: `loss` gets the numbers of the rows of a batch, out of
-    /// `0..rows`, and loads or computes the batch itself. Use it for data larger than the memory of the device, for models with
+    /// Trains like [`fit_with`](Self::fit_with), on data of any kind: `loss` gets the row indices of a batch, each less than
+    /// `rows`, and loads or computes the batch itself. Use it for data larger than the memory of the device, for models with
     /// several inputs, and for augmentation.
     ///
     /// ```
@@ -241,8 +245,8 @@ impl Trainer {
     /// let file = (0..100).map(|i| [i as f32 / 100.0, 3.0 * i as f32 / 100.0]).collect::<Vec<_>>();
     /// let weight = Var::new(0f32, &Device::Cpu)?;
     /// let mut sgd = SGD::new(vec![weight.clone()], 0.5)?;
-    /// let loss = |rows: &[u32]| {
-    ///     let column = |i: usize| Tensor::from_iter(rows.iter().map(|&row| file[row as usize][i]), &Device::Cpu);
+    /// let loss = |indices: &[u32]| {
+    ///     let column = |i: usize| Tensor::from_iter(indices.iter().map(|&row| file[row as usize][i]), &Device::Cpu);
     ///     MseLoss::default().forward(&column(0)?.broadcast_mul(&weight)?, &column(1)?)
     /// };
     /// let trainer = Trainer { epochs: 20, batch_size: 10, ..Default::default() };
@@ -252,7 +256,7 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// Those of [`fit`](Self::fit) and of `observe`, and more than 2³² rows.
+    /// The errors of [`fit_with`](Self::fit_with).
     pub fn fit_rows<O: Optimizer + 'static, L: Into<BatchLoss>, E: From<Error>>(
         &self,
         optimizer: &mut O,
@@ -261,7 +265,7 @@ impl Trainer {
         mut observe: impl FnMut(&mut O, Event) -> std::result::Result<ControlFlow<()>, E>,
     ) -> std::result::Result<(), E> {
         self.check(rows)?;
-        let mut progress = Progress::new(optimizer);
+        let mut monitor = Monitor::new(optimizer);
         let mut rng = generator(self.seed, Draw::Order);
         let mut completed_steps = 0;
         for epoch in 1..=self.epochs {
@@ -288,16 +292,16 @@ impl Trainer {
                     {
                         return Ok(());
                     }
-                    gradients.add(&value, weight, progress.variables(&value))?;
+                    gradients.add(&value, weight, monitor.variables(&value))?;
                 }
                 completed_steps += 1;
-                let event = match gradients.average(self.clip_norm, progress.is_adam())? {
+                let event = match gradients.average(self.clip_norm, monitor.is_adam())? {
                     Ok(grads) => {
-                        progress.step(optimizer, &grads)?;
+                        monitor.step(optimizer, &grads)?;
                         Event::Step { epoch, completed_steps }
                     }
                     Err(reason) => {
-                        progress.skip(reason);
+                        monitor.skip(reason);
                         Event::SkippedStep { epoch, completed_steps, reason }
                     }
                 };
@@ -305,7 +309,7 @@ impl Trainer {
                     return Ok(());
                 }
             }
-            progress.end_epoch(epoch, optimizer.learning_rate())?;
+            monitor.end_epoch(epoch, optimizer.learning_rate())?;
             if observe(optimizer, Event::Epoch { epoch, completed_steps })?.is_break() {
                 return Ok(());
             }
@@ -329,10 +333,10 @@ impl Trainer {
             bail!("Trainer: there are no samples to train on")
         }
         if drop_last && rows < batch_size {
-            bail!("Trainer: with drop_last no batch is left of {rows} samples and a batch_size of {batch_size}")
+            bail!("Trainer: drop_last leaves no batch: there are {rows} samples but batch_size is {batch_size}")
         }
-        if u32::try_from(rows - 1).is_err() {
-            bail!("Trainer: there are {rows} samples, but row numbers are u32")
+        if u32::try_from(rows).is_err() {
+            bail!("Trainer: there are {rows} samples, but a u32 must count them")
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use candle_core::{Device, Result, Tensor, bail};
 use candle_nn::Optimizer;
 use std::any::Any;
 
-/// What training does to the variables: whether a step changes any of them, and whether they stay finite.
-pub(super) struct Progress {
+/// Checks during training: whether the optimizer changes any variable that the loss depends on, and whether variables stay finite.
+pub(super) struct Monitor {
     is_adam: bool,
     /// The variables of an `Adam`, or those that the last loss depends on: other optimizers do not say which they have.
     variables: Vec<Tensor>,
@@ -20,7 +20,7 @@ pub(super) struct Progress {
     has_overflowed: bool,
 }
 
-impl Progress {
+impl Monitor {
     pub fn new(optimizer: &impl Any) -> Self {
         let adam = (optimizer as &dyn Any).downcast_ref::<Adam>();
         let variables = adam.iter().flat_map(|adam| adam.vars()).map(|var| var.as_tensor().clone()).collect();
@@ -38,7 +38,7 @@ impl Progress {
         self.is_adam
     }
 
-    /// The variables to differentiate the loss by.
+    /// Returns the variables with respect to which the loss is differentiated.
     pub fn variables(&mut self, loss: &Tensor) -> &[Tensor] {
         if !self.is_adam {
             self.variables = variables(loss);
@@ -52,8 +52,8 @@ impl Progress {
         if self.has_changed || optimizer.learning_rate() == 0.0 {
             return optimizer.step(grads);
         }
-        // Until a first change: does the optimizer have any of these variables?
-        let before = self.variables.iter().map(Tensor::copy).collect::<Result<Vec<_>>>()?;
+        // Until a step has changed a variable, the optimizer may hold none of these variables, so compare them before and after.
+        let before = self.variables.iter().map(|var| var.detach().force_contiguous()).collect::<Result<Vec<_>>>()?;
         optimizer.step(grads)?;
         for (variable, before) in self.variables.iter().zip(&before) {
             self.has_changed |= any(variable.ne(before)?)?;
@@ -65,7 +65,7 @@ impl Progress {
     }
 
     pub fn skip(&mut self, reason: SkipReason) {
-        self.has_overflowed |= reason == SkipReason::NotFinite;
+        self.has_overflowed |= reason == SkipReason::NonFiniteGradient;
     }
 
     /// Checks the variables after an epoch. The host waits for them.
