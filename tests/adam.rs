@@ -11,6 +11,8 @@ use common::device;
 use std::collections::HashMap;
 
 const STEPS: usize = 12;
+/// PyTorch's numbers for `extremes_match_pytorch`.
+const EXTREMES: [f64; 4] = [-100.0, -1.9999, -3.0, -2.188015];
 const VARIABLES: [&str; 3] = ["always", "late", "rarely"];
 
 fn has_gradient(variable: &str, step: usize) -> bool {
@@ -209,7 +211,7 @@ fn invalid_gradients_and_states_are_rejected() -> Result<()> {
         grads.insert(&x, Tensor::ones(2, dtype, &device())?);
         grads.insert(&y, Tensor::ones((3, 2), dtype, &device())?);
         let error = adam.step(&grads).unwrap_err().to_string();
-        assert!(error.contains("gradient has shape [3, 2]") && error.contains("[2, 3]"), "{error}");
+        assert!(error.contains("of shape [3, 2]") && error.contains("[2, 3]"), "{error}");
         grads.insert(&y, Tensor::ones((2, 3), dtype, &device())?);
         for lr in [f64::NAN, -1.0, f64::INFINITY] {
             adam.set_learning_rate(lr);
@@ -227,6 +229,55 @@ fn invalid_gradients_and_states_are_rejected() -> Result<()> {
         assert!(error.contains("exp_avg is F32 of shape [3, 2]") && error.contains("[2, 3]"), "{error}");
         assert!(adam.state()?.iter().all(|state| state.step == 0));
     }
+    Ok(())
+}
+
+/// The numbers of `torch.optim.Adam` in `f32`, on the gradients in turn, from 0. Neither a mean that is tiny, nor a large gradient,
+/// nor β = 0 makes a difference.
+///
+/// ```python
+/// def after(gradients, **options):
+///     x = torch.zeros(1, requires_grad=True)
+///     opt = torch.optim.Adam([x], lr=1, **options)
+///     for g in gradients:
+///         x.grad = torch.tensor([g]); opt.step()
+///     return x.item()
+/// after([1e-18] * 100, eps=1e-30), after([1., 1e-8], betas=(0., 0.), eps=1e-12)
+/// after([1e10, 1., 1.], betas=(0., 0.), eps=1e-12), after([1e20, 1., 1.])
+/// ```
+#[test]
+fn extremes_match_pytorch() -> Result<()> {
+    let none = ParamsAdam { beta1: 0.0, beta2: 0.0, eps: 1e-12, lr: 1.0, ..Default::default() };
+    let defaults = ParamsAdam { lr: 1.0, ..Default::default() };
+    for (gradients, params, expected) in [
+        (vec![1e-18f32; 100], ParamsAdam { eps: 1e-30, ..defaults.clone() }, EXTREMES[0]),
+        (vec![1.0, 1e-8], none.clone(), EXTREMES[1]),
+        (vec![1e10, 1.0, 1.0], none, EXTREMES[2]),
+        (vec![1e20, 1.0, 1.0], defaults, EXTREMES[3]),
+    ] {
+        let x = Var::new(&[0f32], &device())?;
+        let mut adam = Adam::new(vec![x.clone()], params)?;
+        for &gradient in &gradients {
+            let mut grads = GradStore::default();
+            grads.insert(&x, Tensor::new(&[gradient], &device())?);
+            adam.step(&grads)?;
+        }
+        assert!((values(&x)[0] - expected).abs() < 1e-3 * expected.abs(), "{gradients:?}: {:?}", values(&x));
+    }
+    Ok(())
+}
+
+#[test]
+fn variables_without_elements_and_integer_gradients() -> Result<()> {
+    let (w, empty) = (Var::new(&[1f32], &device())?, Var::zeros((0, 3), DType::F64, &device())?);
+    let mut adam = Adam::new(vec![w.clone(), empty.clone()], ParamsAdam { lr: 0.1, ..Default::default() })?;
+    let mut grads = GradStore::default();
+    grads.insert(&w, Tensor::new(&[1f32], &device())?);
+    grads.insert(&empty, Tensor::zeros((0, 3), DType::F64, &device())?);
+    adam.step(&grads)?;
+    assert!((values(&w)[0] - 0.9).abs() < 1e-6);
+    grads.insert(&w, Tensor::new(&[1u32], &device())?);
+    assert!(adam.step(&grads).unwrap_err().to_string().contains("a gradient is U32"));
     Ok(())
 }
 

@@ -316,8 +316,8 @@ fn killed_at_any_moment_the_checkpoint_is_whole() {
         child.kill().unwrap();
         child.wait().unwrap();
         let found = tensors(&folder.path("checkpoint"));
-        // Parameters, three tensors of Adam for each, losses and counts.
-        assert_eq!(found.len(), 6 + 18 + 2, "round {round}");
+        // Parameters, three tensors of Adam for each, its learning rate, losses and counts.
+        assert_eq!(found.len(), 6 + 18 + 3, "round {round}");
         sizes.push(found["losses"].len() / 4);
     }
     assert!(sizes.iter().all(|steps| *steps >= 41 && steps % 41 == 0), "{sizes:?}");

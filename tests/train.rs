@@ -297,6 +297,12 @@ fn a_step_without_weight_is_skipped_and_reported() -> Result<()> {
     assert_eq!(told, [(1, None), (2, Some(SkipReason::ZeroWeight)), (3, None)]);
     let padding = TensorDataset::new(Tensor::ones((2, 2), DType::F64, &CPU)?, Tensor::new(&[-100i64, -100], &CPU)?)?;
     assert!(evaluate(&padding, 2, loss).unwrap_err().to_string().contains("weight of each batch is 0"));
+    let error = trainer.fit(&mut adam, &padding, loss).unwrap_err().to_string();
+    assert!(error.contains("each batch of epoch 1 has weight 0"), "{error}");
+    let huge = |x: &Tensor, y: &Tensor| Ok((loss(x, y)?.0, 1e308));
+    assert!(evaluate(&dataset, 2, huge).unwrap_err().to_string().contains("infinity"));
+    let error = Trainer { accumulate: 3, ..trainer.clone() }.fit(&mut adam, &dataset, huge).unwrap_err().to_string();
+    assert!(error.contains("infinity"), "{error}");
     for bad in [f64::NAN, -1.0, f64::INFINITY] {
         let error = evaluate(&dataset, 2, |x, y| Ok((loss(x, y)?.0, bad))).unwrap_err().to_string();
         assert!(error.contains(&format!("denominator of a loss is {bad}")), "{error}");
@@ -342,11 +348,59 @@ fn an_optimizer_of_other_variables_is_an_error() -> Result<()> {
     assert!(error.contains("epoch 1 changed none of the variables"), "{error}");
     let mut adamw = AdamW::new(vec![other], ParamsAdamW::default())?;
     assert!(trainer.fit(&mut adamw, &samples(8), loss).is_err());
-    // A learning rate of 0 and a gradient of 0 change nothing either, and are no mistake.
+    // What changes nothing for another reason is no mistake: a learning rate of 0, a gradient of 0, a step below the precision of
+    // the variable, and an optimizer that takes every fourth step.
+    let converged = Var::new(&[[1f32], [1.0]], &CPU)?;
+    let mut sgd = SGD::new(vec![converged.clone()], 1e-2)?;
+    trainer.fit(&mut sgd, &samples(8), |x, _| {
+        ((x.to_dtype(DType::F32)?.matmul(&converged)? * 1e-7)?.sum_all()? * 1e-3)?.sum_all()
+    })?;
+    assert_eq!(converged.to_vec2::<f32>()?, [[1.0], [1.0]]);
+    let mut patient = EveryFourth { sgd: SGD::new(vec![weight.clone()], 0.1)?, calls: 0 };
+    trainer.fit(&mut patient, &samples(8), loss)?;
+    assert_ne!(weight.to_vec2::<f64>()?, [[0.0], [0.0]]);
     let mut sgd = SGD::new(vec![weight.clone()], 0.0)?;
     trainer.fit(&mut sgd, &samples(8), loss)?;
     let mut sgd = SGD::new(vec![weight.clone()], 0.1)?;
     trainer.fit(&mut sgd, &samples(8), |x, _| (x.matmul(&weight)? - x.matmul(&weight)?)?.sum_all())?;
+    Ok(())
+}
+
+struct EveryFourth {
+    sgd: SGD,
+    calls: usize,
+}
+
+impl Optimizer for EveryFourth {
+    type Config = f64;
+
+    fn new(vars: Vec<Var>, lr: f64) -> Result<Self> {
+        Ok(Self { sgd: SGD::new(vars, lr)?, calls: 0 })
+    }
+
+    fn step(&mut self, grads: &candle_core::backprop::GradStore) -> Result<()> {
+        self.calls += 1;
+        if self.calls.is_multiple_of(4) { self.sgd.step(grads) } else { Ok(()) }
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.sgd.learning_rate()
+    }
+
+    fn set_learning_rate(&mut self, lr: f64) {
+        self.sgd.set_learning_rate(lr);
+    }
+}
+
+/// The last loss of the epoch depends on another variable than the one that becomes NaN.
+#[test]
+fn every_variable_of_an_epoch_is_checked() -> Result<()> {
+    let (a, b) = (Var::new(1f64, &CPU)?, Var::new(1f64, &CPU)?);
+    let mut sgd = SGD::new(vec![a.clone(), b.clone()], 0.1)?;
+    let loss = |rows: &[u32]| if rows[0] == 0 { a.as_tensor() * f64::NAN } else { b.sqr() };
+    let trainer = Trainer { epochs: 1, batch_size: 1, shuffle: false, ..Default::default() };
+    let ended = trainer.fit_rows(&mut sgd, 2, loss, |_, _| Ok::<_, Error>(ControlFlow::Continue(())));
+    assert!(ended.unwrap_err().to_string().contains("not finite after epoch 1"));
     Ok(())
 }
 
@@ -420,7 +474,7 @@ fn a_scaled_loss_steps_the_same_and_skips_overflows() -> Result<()> {
     }
 
     let weight = Var::from_tensor(&Tensor::ones((2, 1), DType::F16, &CPU)?)?;
-    let run = |scales: [f64; 2]| -> Result<Vec<bool>> {
+    let run = |scales: [f64; 2], completed_steps: usize| -> Result<Vec<bool>> {
         let mut adam = Adam::new(vec![weight.clone()], ParamsAdam::default())?;
         let mut steps = Vec::new();
         // The second batch has a gradient that overflows.
@@ -428,8 +482,14 @@ fn a_scaled_loss_steps_the_same_and_skips_overflows() -> Result<()> {
             let x = Tensor::full(scales[rows[0] as usize] as f32, (1, 2), &CPU)?.to_dtype(DType::F16)?;
             x.matmul(&weight)?.sum_all()
         };
-        let trainer =
-            Trainer { epochs: 1, batch_size: 1, shuffle: false, loss_scale: Some(16384.0), ..Default::default() };
+        let trainer = Trainer {
+            epochs: 1,
+            batch_size: 1,
+            shuffle: false,
+            loss_scale: Some(16384.0),
+            completed_steps,
+            ..Default::default()
+        };
         trainer.fit_rows(&mut adam, 2, loss, |adam, event| {
             match event {
                 Event::Step { .. } => steps.push(true),
@@ -441,8 +501,10 @@ fn a_scaled_loss_steps_the_same_and_skips_overflows() -> Result<()> {
         })?;
         Ok(steps)
     };
-    assert_eq!(run([1.0, 8.0])?, [true, false]);
-    assert!(run([8.0, 8.0]).unwrap_err().to_string().contains("smaller loss_scale"));
+    assert_eq!(run([1.0, 8.0], 0)?, [true, false]);
+    assert!(run([8.0, 8.0], 0).unwrap_err().to_string().contains("smaller loss_scale"));
+    // Resumed after the first step, the epoch is not one of overflows alone.
+    assert_eq!(run([1.0, 8.0], 1)?, [false]);
     Ok(())
 }
 
@@ -530,6 +592,9 @@ fn a_resumed_run_ends_with_the_same_bits() -> Result<()> {
         };
         let (validation, draws) = (samples(30), parameters.clone());
         trainer.fit_with(&mut adam, &samples(40), loss, |adam, event| {
+            if let Event::Step { completed_steps, .. } = event {
+                adam.set_learning_rate(0.01 / (1.0 + completed_steps as f64));
+            }
             if let Event::Epoch { completed_steps, .. } = event {
                 let before = draws.dropout_draws();
                 let current = evaluate(&validation, 16, |x, y| {
@@ -655,6 +720,23 @@ fn a_checkpoint_of_another_run_is_an_error_and_changes_nothing() -> Result<()> {
     assert!(
         save_checkpoint(&path, &parameters, &stranger, 1).unwrap_err().to_string().contains("not one of the param")
     );
+    // Names that are not free, and counts that are out of range.
+    let mut checkpoint = Checkpoint::new(&saved, &Adam::new(saved.trainable_vars(), ParamsAdam::default())?, 1)?;
+    for name in ["run", "parameters.mine", "adam.mine"] {
+        checkpoint.tensors = [(name.to_owned(), Tensor::new(1f32, &CPU)?)].into();
+        assert!(
+            checkpoint.to_bytes().unwrap_err().to_string().contains(&format!("{name} of a checkpoint needs another"))
+        );
+    }
+    checkpoint.tensors.clear();
+    checkpoint.completed_steps = usize::MAX;
+    assert!(checkpoint.to_bytes().unwrap_err().to_string().contains("can't hold"));
+    // A message does not print a tensor: this one has 2⁴⁰ rows and no element.
+    let rows = vec![1 << 40, 0];
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, rows, &[]).unwrap();
+    let bytes = safetensors::serialize([("run", &view), ("adam.learning_rate", &view)], None).unwrap();
+    let error = Checkpoint::from_bytes(&bytes).unwrap_err().to_string();
+    assert!(error.contains("[1099511627776, 0]") && error.len() < 100_000, "{error}");
     // Weights alone, and a file cut anywhere.
     parameters.save(&path)?;
     refused(&parameters, &mut adam, "no tensor run")?;

@@ -189,9 +189,12 @@ impl LinearCrossEntropyLoss {
     /// ```
     ///
     /// # Errors
-    /// If a class is negative or, with a `weight`, not less than its length; if probabilities are a scalar; or if `weight` is
-    /// not of shape `(C)` or not of a float dtype.
+    /// If classes are not `(N)` or probabilities not `(N, C)`; if a class is negative or, with a `weight`, not less than its
+    /// length; or if `weight` is not of shape `(C)` or not of a float dtype.
     pub fn denominator(&self, target: &Tensor) -> Result<f64> {
+        if target.rank() != if target.dtype().is_float() { 2 } else { 1 } {
+            bail!("{LOSS}: target has shape {:?} but needs (N) for classes or (N, C) for probabilities", target.dims())
+        }
         denominator(LOSS, target, self.weight.as_ref(), self.ignore_index, true)
     }
 

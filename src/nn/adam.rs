@@ -187,8 +187,16 @@ impl Optimizer for Adam {
         let (mut found, memory) = (Vec::new(), self.vars().map(|var| address(var)).collect::<HashSet<_>>());
         for (i, Slot { var, .. }) in self.slots.iter().enumerate() {
             let Some(grad) = grads.get(var) else { continue };
-            if grad.dims() != var.dims() {
-                bail!("Adam: a gradient has shape {:?} but its variable {:?}", grad.dims(), var.dims())
+            if grad.dims() != var.dims() || !grad.dtype().is_float() {
+                bail!(
+                    "Adam: a gradient is {:?} of shape {:?} but needs a float dtype and the shape of its variable, {:?}",
+                    grad.dtype(),
+                    grad.dims(),
+                    var.dims()
+                )
+            }
+            if var.elem_count() == 0 {
+                continue;
             }
             // Detached: the moments are computed from the gradient and must not keep the graph of every step.
             let dtype = ops::compute_dtype(var.dtype());
@@ -372,7 +380,8 @@ impl Bundle {
             grad = (grad + (&x * l2)?)?;
         }
         let exp_avg = ((exp_avg * beta1)? + (&grad * (1.0 - beta1))?)?;
-        let exp_avg_sq = ((exp_avg_sq * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
+        // Not the square first, which would overflow sooner.
+        let exp_avg_sq = ((exp_avg_sq * beta2)? + ((&grad * (1.0 - beta2))? * &grad)?)?;
         let update = ((&exp_avg / (exp_avg_sq.sqrt()? + eps)?)? * rate)?;
         let x = (ops::times(&x, keep)? - update)?;
         let mut at = 0;
@@ -380,7 +389,8 @@ impl Bundle {
             let Slot { var, moments, .. } = &mut slots[*i];
             let part = |joined: &Tensor| match self.members.len() {
                 1 => Ok(joined.clone()),
-                _ => joined.narrow(0, at, var.elem_count())?.reshape(var.shape()),
+                // A copy: a view would keep all of `joined`.
+                _ => joined.narrow(0, at, var.elem_count())?.reshape(var.shape())?.force_contiguous(),
             };
             let own = part(&x)?;
             var.set(&own.to_dtype(var.dtype())?)?;
@@ -400,7 +410,6 @@ struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// The least number of elements that is worth a thread: about ten microseconds.
     /// The smallest number of elements for a thread, about 30 µs of work. With fewer, a step takes as long on two idle cores as on
     /// one, and several times as long if another process occupies a core.
     const MIN_CHUNK: usize = 1 << 16;
@@ -418,11 +427,11 @@ impl InplaceOp2 for Update<'_> {
         let grad = elements::<f32>(grad, layout)?;
         let &Step { beta1, beta2, eps, l2, keep, rate } = &self.step;
         // As in PyTorch, 1 - β is rounded to single precision, not taken from the rounded β.
-        let (new1, old2, new2) = ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+        let [old1, new1, old2, new2] = [beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(|x| x as f32);
         let [eps, l2, keep, rate] = [eps, l2, keep, rate].map(|x| x as f32);
         // Where gradients have become 0, the means would decay to subnormal numbers, on which arithmetic is a hundred times slower.
-        // With `eps` above 0 so small a mean has no effect on a step, so it is set to 0.
-        let least = if eps > 0.0 { f32::MIN_POSITIVE } else { 0.0 };
+        // So small a mean has no effect on a step, unless `eps` is as small, so it is set to 0.
+        let least = if eps > 1e-12 { f32::MIN_POSITIVE } else { 0.0 };
         let (m, v) = &mut *self.moments.borrow_mut();
         let chunk = var.len().div_ceil(threads()).max(Self::MIN_CHUNK);
         let chunks = var.chunks_mut(chunk).zip(grad.chunks(chunk)).zip(m.chunks_mut(chunk)).zip(v.chunks_mut(chunk));
@@ -432,8 +441,10 @@ impl InplaceOp2 for Update<'_> {
                 || {
                     for (((x, &g), m), v) in x.iter_mut().zip(grad).zip(m).zip(v) {
                         let g = g + l2 * *x;
-                        let mean = *m + (g - *m) * new1;
-                        let square = *v * old2 + g * g * new2;
+                        // Like PyTorch's `lerp`, from the nearer of the two.
+                        let mean = if new1 < 0.5 { *m + (g - *m) * new1 } else { g - (g - *m) * old1 };
+                        // Not the square first, which would overflow sooner.
+                        let square = *v * old2 + g * new2 * g;
                         *x = *x * keep - rate * mean / (square.sqrt() + eps);
                         *m = if mean.abs() < least { 0.0 } else { mean };
                         *v = if square < least { 0.0 } else { square };

@@ -54,7 +54,9 @@ pub(crate) fn clip(
     let found = ids.into_iter().filter_map(|id| Some((id, grads.get_id(id)?.detach()))).collect::<Vec<_>>();
     let Some((_, first)) = found.first() else { return Ok(None) };
     let device = first.device().clone();
-    let squares = found.iter().map(|(_, grad)| square_sum(grad)?.to_device(&device)).collect::<Result<Vec<_>>>()?;
+    let dtype = if device.is_cpu() { DType::F64 } else { DType::F32 };
+    let squares = found.iter().map(|(_, grad)| square_sum(grad)?.to_device(&device)?.to_dtype(dtype));
+    let squares = squares.collect::<Result<Vec<_>>>()?;
     let mut squares = Tensor::stack(&squares, 0)?;
     if device.is_cpu() {
         // In one order, whatever the order of the variables, so that the same run has the same norm to the last bit.

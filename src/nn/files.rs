@@ -14,14 +14,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// If the file can't be written. On error, an existing file is kept.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> Result<()> {
-        let path = &end_of_links(path)?;
-        let older = fs::metadata(path).ok();
-        if older.as_ref().is_some_and(|older| !older.is_file()) {
+        if cfg!(all(target_family = "wasm", target_os = "unknown")) {
+            bail!("there is no file system to write to")
+        }
+        // Also a regular file that standard output goes to must not be replaced.
+        let is_special = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
+        if is_special || fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Ok(OpenOptions::new().write(true).open(path)?.write_all(bytes)?);
         }
+        let path = &end_of_links(path)?;
         let (mut file, part) = create_part(path)?;
         let written = (|| {
-            if let Some(older) = &older {
+            if let Ok(older) = fs::metadata(path) {
+                keep_owner(&file, &older);
                 file.set_permissions(older.permissions())?;
             }
             file.write_all(bytes)?;
@@ -37,6 +42,16 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|error| error.with_path(path))
 }
 
+/// Gives a file the owner of an older one, as far as this process may.
+#[cfg(unix)]
+fn keep_owner(file: &File, older: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let _ = fchown(file, Some(older.uid()), Some(older.gid()));
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &File, _: &fs::Metadata) {}
+
 /// Follows a chain of links to its end, which need not exist.
 fn end_of_links(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
@@ -51,9 +66,9 @@ fn end_of_links(path: &Path) -> Result<PathBuf> {
 fn create_part(path: &Path) -> std::io::Result<(File, PathBuf)> {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     loop {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}-{}.part", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)));
+        // Short, as the name of the file may be as long as the file system allows.
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".candle-losses-{}-{call}.part", std::process::id());
         let part = path.with_file_name(name);
         match OpenOptions::new().write(true).create_new(true).open(&part) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
@@ -98,6 +113,9 @@ mod tests {
         replace(&link, b"second")?;
         assert!(link.is_symlink() && fs::read(&file)? == b"second");
         assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o640);
+        let long = folder.path().join("n".repeat(250));
+        replace(&long, b"long")?;
+        assert_eq!(fs::read(&long)?, b"long");
         replace(Path::new("/dev/null"), b"third")?;
         assert!(!Path::new("/dev/null").is_file());
         symlink("circle", folder.path().join("circle"))?;

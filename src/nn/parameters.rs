@@ -364,11 +364,11 @@ impl Parameters {
         Ok(var.clone())
     }
 
-    fn existing(state: &State, name: &str) -> Result<Var> {
-        match state.drawn.get(name) {
-            Some(var) => Ok(var.clone()),
-            None => bail!("there is no parameter {name}, and it can't be initialized without a shape"),
-        }
+    fn existing(&self, state: &mut State, name: &str, dtype: DType, device: &Device) -> Result<Var> {
+        let Some(shape) = state.drawn.get(name).map(|var| var.shape().clone()) else {
+            bail!("there is no parameter {name}, and it can't be initialized without a shape")
+        };
+        self.variable(state, shape, name, Init::Const(0.0), dtype, device)
     }
 }
 
@@ -381,8 +381,8 @@ impl SimpleBackend for Parameters {
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let state = &mut *self.state();
-        let var = Self::existing(state, name)?;
-        Self::given(state, name, &var).to_dtype(dtype)?.to_device(device)
+        let var = self.existing(state, name, dtype, device)?;
+        Ok(Self::given(state, name, &var))
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
@@ -406,7 +406,7 @@ impl SimpleBackend for Detached {
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        Self::given(name, Parameters::existing(&self.0.state(), name)?).to_dtype(dtype)?.to_device(device)
+        Ok(Self::given(name, self.0.existing(&mut self.0.state(), name, dtype, device)?))
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
@@ -660,6 +660,10 @@ mod tests {
         }
         assert!(parameters.var_builder(DType::U32, &Device::Cpu).get(1, "b").is_err());
         assert!(parameters.var_builder(DType::F32, &Device::Cpu).get_unchecked("c").is_err());
+        // A copy in another dtype would not follow the variable.
+        let vb = parameters.var_builder(DType::F32, &Device::Cpu);
+        assert_eq!(vb.get_unchecked("a")?.id(), first.id());
+        assert!(vb.get_unchecked_dtype("a", DType::F64).unwrap_err().to_string().contains("F64"));
         Ok(())
     }
 }

@@ -1,15 +1,15 @@
 use crate::nn::{Adam, AdamState, Parameters, assign, replace};
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_nn::Optimizer;
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// A snapshot of a training run: the parameters, the state of [`Adam`], the number of completed steps, and the number of dropout
-/// masks drawn.
+/// A snapshot of a training run: the parameters, the state and the learning rate of [`Adam`], the number of completed steps, and
+/// the number of dropout masks drawn.
 ///
-/// A resumed run continues as if it had not been interrupted, on the CPU to the same bits, if its code, data, seeds and
-/// [`Trainer`](crate::Trainer) options are the same. The options of `Adam` are not saved. With a learning-rate schedule, set the
-/// learning rate for `completed_steps` before you resume.
+/// A resumed run continues as if it had not been interrupted, on the CPU to the same bits, if its code, data, seeds and options are
+/// the same. The options of `Adam` other than the learning rate are not saved.
 ///
 /// [`save_checkpoint`] and [`load_checkpoint`] are shorthands. A `Checkpoint` can also hold tensors and text of your own, such as
 /// the state of [`EarlyStopping`](crate::EarlyStopping):
@@ -42,17 +42,21 @@ use std::path::Path;
 pub struct Checkpoint {
     /// The steps of the run so far, as [`Event`](crate::Event) counts them, for [`Trainer::completed_steps`](crate::Trainer).
     pub completed_steps: usize,
-    /// The parameters and the state of the optimizer, on the CPU, and tensors of your own. Names that begin with `parameters.` or
-    /// `adam.` are reserved, and so is `run`.
+    /// Tensors of your own. Names that begin with `parameters.` or `adam.` are reserved, and so is `run`.
     pub tensors: HashMap<String, Tensor>,
     /// Text of your own, stored in the header of the safetensors file.
     pub metadata: HashMap<String, String>,
+    /// The parameters and the state of the optimizer, on the CPU.
+    state: HashMap<String, Tensor>,
+    learning_rate: f64,
     dropout_draws: u64,
 }
 
 /// Completed steps and dropout masks.
 const RUN: &str = "run";
 const PARAMETERS: &str = "parameters.";
+const ADAM: &str = "adam.";
+const LEARNING_RATE: &str = "adam.learning_rate";
 const STEP: &str = "adam.step.";
 const EXP_AVG: &str = "adam.exp_avg.";
 const EXP_AVG_SQ: &str = "adam.exp_avg_sq.";
@@ -64,41 +68,43 @@ impl Checkpoint {
     /// # Errors
     /// If `adam` has a variable that is not one of `parameters`.
     pub fn new(parameters: &Parameters, adam: &Adam, completed_steps: usize) -> Result<Self> {
-        let mut tensors = HashMap::new();
+        let mut state = HashMap::new();
         for (name, var) in parameters.named_vars() {
-            tensors.insert(format!("{PARAMETERS}{name}"), copy_on_cpu(&var)?);
+            state.insert(format!("{PARAMETERS}{name}"), copy_on_cpu(&var)?);
         }
         for (name, AdamState { step, exp_avg, exp_avg_sq, master_weights }) in
             names(parameters, adam)?.iter().zip(adam.state()?)
         {
-            tensors.insert(format!("{STEP}{name}"), Tensor::new(step as i64, &Device::Cpu)?);
-            tensors.insert(format!("{EXP_AVG}{name}"), copy_on_cpu(&exp_avg)?);
-            tensors.insert(format!("{EXP_AVG_SQ}{name}"), copy_on_cpu(&exp_avg_sq)?);
+            state.insert(format!("{STEP}{name}"), Tensor::new(step as i64, &Device::Cpu)?);
+            state.insert(format!("{EXP_AVG}{name}"), copy_on_cpu(&exp_avg)?);
+            state.insert(format!("{EXP_AVG_SQ}{name}"), copy_on_cpu(&exp_avg_sq)?);
             if let Some(master) = master_weights {
-                tensors.insert(format!("{MASTER}{name}"), copy_on_cpu(&master)?);
+                state.insert(format!("{MASTER}{name}"), copy_on_cpu(&master)?);
             }
         }
-        Ok(Self { completed_steps, tensors, metadata: HashMap::new(), dropout_draws: parameters.dropout_draws() })
+        let (tensors, metadata) = (HashMap::new(), HashMap::new());
+        let (learning_rate, dropout_draws) = (adam.learning_rate(), parameters.dropout_draws());
+        Ok(Self { completed_steps, tensors, metadata, state, learning_rate, dropout_draws })
     }
 
-    /// Sets the parameters, the state of the optimizer and the number of dropout masks to the values in this checkpoint. The
-    /// options of the optimizer, such as the learning rate, do not change.
+    /// Sets the parameters, the state and the learning rate of the optimizer, and the number of dropout masks to the values in this
+    /// checkpoint.
     ///
     /// # Errors
     /// If the names or shapes of the parameters, or of the variables of the optimizer, differ from the checkpoint's. On error,
     /// nothing changes.
     pub fn restore(&self, parameters: &Parameters, adam: &mut Adam) -> Result<()> {
-        let own = self.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(PARAMETERS)?, tensor)));
+        let own = self.state.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(PARAMETERS)?, tensor)));
         let own = own.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect::<HashMap<_, _>>();
         let matched = parameters.matched(own.keys().cloned().collect(), own)?;
         let trained = names(parameters, adam)?;
-        let stored = self.tensors.keys().filter_map(|name| name.strip_prefix(STEP));
+        let stored = self.state.keys().filter_map(|name| name.strip_prefix(STEP));
         let unused = stored.filter(|name| !trained.iter().any(|trained| trained == name)).min();
         if let Some(name) = unused {
             bail!("the checkpoint has Adam state for {name}, which is not a variable of this optimizer")
         }
         let state = trained.iter().map(|name| {
-            let stored = |kind: &str| self.tensors.get(&format!("{kind}{name}")).cloned();
+            let stored = |kind: &str| self.state.get(&format!("{kind}{name}")).cloned();
             match (stored(STEP), stored(EXP_AVG), stored(EXP_AVG_SQ)) {
                 (Some(step), Some(exp_avg), Some(exp_avg_sq)) => {
                     Ok(AdamState { step: count(&step, 1)?[0], exp_avg, exp_avg_sq, master_weights: stored(MASTER) })
@@ -107,6 +113,7 @@ impl Checkpoint {
             }
         });
         adam.load_state(&state.collect::<Result<Vec<_>>>()?)?;
+        adam.set_learning_rate(self.learning_rate);
         parameters.set_dropout_draws(self.dropout_draws);
         assign(matched)
     }
@@ -114,10 +121,19 @@ impl Checkpoint {
     /// Serializes the checkpoint as a safetensors file.
     ///
     /// # Errors
-    /// If a tensor can't be serialized.
+    /// If a tensor of your own has a reserved name, or a tensor can't be serialized.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let run = Tensor::new(&[self.completed_steps as i64, self.dropout_draws as i64], &Device::Cpu)?;
-        let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).chain([(RUN, &run)]);
+        if let Some(name) = self.tensors.keys().find(|name| is_reserved(name)) {
+            bail!("the tensor {name} of a checkpoint needs another name: {RUN}, {PARAMETERS}… and {ADAM}… are reserved")
+        }
+        let counts = (i64::try_from(self.completed_steps), i64::try_from(self.dropout_draws));
+        let (Ok(completed_steps), Ok(dropout_draws)) = counts else {
+            bail!("a checkpoint can't hold {} steps and {} masks", self.completed_steps, self.dropout_draws)
+        };
+        let run = Tensor::new(&[completed_steps, dropout_draws], &Device::Cpu)?;
+        let learning_rate = Tensor::new(self.learning_rate, &Device::Cpu)?;
+        let tensors = self.state.iter().chain(&self.tensors).map(|(name, tensor)| (name.as_str(), tensor));
+        let tensors = tensors.chain([(RUN, &run), (LEARNING_RATE, &learning_rate)]);
         Ok(safetensors::serialize(tensors, (!self.metadata.is_empty()).then(|| self.metadata.clone()))?)
     }
 
@@ -130,10 +146,20 @@ impl Checkpoint {
         let (_, header) =
             header.map_err(|error| Error::msg(format!("not a safetensors file, or a truncated one: {error}")))?;
         let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
-        let Some(run) = tensors.remove(RUN) else { bail!("not a checkpoint: there is no tensor {RUN}") };
+        if let Some(name) = header.tensors().keys().find(|name| !tensors.contains_key(*name)) {
+            bail!("the checkpoint has a tensor {name} of a dtype that Candle can't read")
+        }
+        let (Some(run), Some(learning_rate)) = (tensors.remove(RUN), tensors.remove(LEARNING_RATE)) else {
+            bail!("not a checkpoint: there is no tensor {RUN} or {LEARNING_RATE}")
+        };
         let run = count(&run, 2)?;
+        if learning_rate.dtype() != DType::F64 || learning_rate.rank() > 0 {
+            bail!("the checkpoint is damaged: {LEARNING_RATE} has shape {:?}", learning_rate.dims())
+        }
+        let learning_rate = learning_rate.to_scalar::<f64>()?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Self { completed_steps: run[0], tensors, metadata, dropout_draws: run[1] as u64 })
+        let (state, tensors) = tensors.into_iter().partition(|(name, _)| is_reserved(name));
+        Ok(Self { completed_steps: run[0], tensors, metadata, state, learning_rate, dropout_draws: run[1] as u64 })
     }
 
     /// Writes the checkpoint to a safetensors file. An existing file is replaced only when the new one is complete.
@@ -199,7 +225,7 @@ pub fn save_checkpoint(
 }
 
 /// Loads the state that [`save_checkpoint`] wrote into the parameters and the optimizer, and returns the number of completed steps.
-/// Build the model and the optimizer first. The learning rate of `adam` does not change.
+/// Build the model and the optimizer first. The learning rate of `adam` becomes the saved one.
 ///
 /// # Errors
 /// If the file can't be read or is not a checkpoint of this model and these variables. On error, nothing changes.
@@ -208,6 +234,11 @@ pub fn load_checkpoint(path: impl AsRef<Path>, parameters: &Parameters, adam: &m
     let checkpoint = Checkpoint::load(path)?;
     checkpoint.restore(parameters, adam).map_err(|error| error.with_path(path))?;
     Ok(checkpoint.completed_steps)
+}
+
+/// Whether a name is one of those that a checkpoint has for its own tensors.
+fn is_reserved(name: &str) -> bool {
+    name == RUN || name.starts_with(PARAMETERS) || name.starts_with(ADAM)
 }
 
 /// The names of the optimizer's variables.

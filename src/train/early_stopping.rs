@@ -121,11 +121,12 @@ impl EarlyStopping {
         for (i, variable) in self.variables.iter().enumerate() {
             let name = format!("{WEIGHTS}.{i}");
             let Some(stored) = tensors.get(&name) else { bail!("EarlyStopping: the state has no {name}") };
-            if stored.dims() != variable.dims() || !stored.dtype().is_float() {
+            if stored.dims() != variable.dims() || stored.dtype().is_float() != variable.dtype().is_float() {
                 bail!(
-                    "EarlyStopping: {name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
+                    "EarlyStopping: {name} is {:?} of shape {:?} but its variable {:?} of shape {:?}",
                     stored.dtype(),
                     stored.dims(),
+                    variable.dtype(),
                     variable.dims()
                 )
             }

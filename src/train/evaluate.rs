@@ -42,5 +42,8 @@ pub fn evaluate<L: Into<BatchLoss>>(
     if total_weight == 0.0 {
         bail!("evaluate: the total weight is 0: there are {} samples, and the weight of each batch is 0", dataset.len())
     }
+    if !total_weight.is_finite() {
+        bail!("evaluate: the denominators add up to infinity")
+    }
     Ok(sum / total_weight)
 }

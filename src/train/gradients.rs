@@ -7,19 +7,16 @@ use candle_core::{DType, Result, Tensor, TensorId, bail};
 /// The gradients of the batches of one step, averaged by the weights of the batches.
 pub(super) struct Gradients {
     loss_scale: Option<f64>,
-    /// In at least `f32`, so that a sum of small gradients in half precision is not lost.
+    /// The averages so far, times the loss scale. In at least `f32`, so that small gradients in half precision are not lost.
     store: GradStore,
     /// The variables with a gradient, and its dtype.
     found: Vec<(TensorId, DType)>,
-    /// The weight of the first batch. The gradient of each batch is multiplied by the ratio of its weight to this one, which is
-    /// usually 1.
-    first_weight: f64,
     total_weight: f64,
 }
 
 impl Gradients {
     pub fn new(loss_scale: Option<f64>) -> Self {
-        Self { loss_scale, store: GradStore::default(), found: Vec::new(), first_weight: 0.0, total_weight: 0.0 }
+        Self { loss_scale, store: GradStore::default(), found: Vec::new(), total_weight: 0.0 }
     }
 
     /// Adds the gradients of the loss of one batch with respect to the variables. A batch of weight 0 adds nothing, even if its
@@ -28,19 +25,25 @@ impl Gradients {
         if weight == 0.0 {
             return Ok(());
         }
-        if self.total_weight == 0.0 {
-            self.first_weight = weight;
+        let total_weight = self.total_weight + weight;
+        if total_weight.is_infinite() {
+            bail!("Trainer: the denominators of one step add up to infinity")
         }
-        self.total_weight += weight;
+        // The averages so far have this part of the new total. A gradient is multiplied here and not in the loss, where half
+        // precision could overflow.
+        let rest = self.total_weight / total_weight;
+        self.total_weight = total_weight;
+        if rest > 0.0 {
+            self.map(|average, _| times(average, rest))?;
+        }
         let mut grads = times(loss, self.loss_scale.unwrap_or(1.0))?.backward()?;
         let mut is_used = false;
         for variable in variables {
             let Some(grad) = grads.remove(variable) else { continue };
             is_used = true;
             let (id, dtype) = (variable.id(), grad.dtype());
-            // Here and not in the loss, where half precision could overflow.
-            let grad = times(&grad.to_dtype(compute_dtype(dtype))?, weight / self.first_weight)?;
-            let sum = match self.store.get_id(id) {
+            let grad = times(&grad.to_dtype(compute_dtype(dtype))?, weight / total_weight)?;
+            let average = match self.store.get_id(id) {
                 Some(before) => (before + grad)?,
                 None => {
                     self.found.push((id, dtype));
@@ -48,7 +51,7 @@ impl Gradients {
                 }
             };
             // A gradient may keep the graph that it was computed by.
-            self.store.insert_id(id, sum.detach());
+            self.store.insert_id(id, average.detach());
         }
         if variables.is_empty() {
             bail!(
@@ -74,10 +77,11 @@ impl Gradients {
         if self.total_weight == 0.0 {
             return Ok(Err(SkipReason::ZeroWeight));
         }
-        let scale = self.first_weight / self.total_weight / self.loss_scale.unwrap_or(1.0);
-        self.map(|sum, _| times(sum, scale))?;
-        if self.loss_scale.is_some() && !all_finite(self.found.iter().filter_map(|(id, _)| self.store.get_id(*id)))? {
-            return Ok(Err(SkipReason::NonFiniteGradient));
+        if let Some(scale) = self.loss_scale {
+            self.map(|average, _| times(average, 1.0 / scale))?;
+            if !all_finite(self.found.iter().filter_map(|(id, _)| self.store.get_id(*id)))? {
+                return Ok(Err(SkipReason::NonFiniteGradient));
+            }
         }
         if let Some(max_norm) = clip_norm {
             clip(&mut self.store, self.found.iter().map(|(id, _)| *id), max_norm)?;
@@ -97,9 +101,4 @@ impl Gradients {
         }
         Ok(())
     }
-}
-
-/// The variables that a loss is computed from.
-pub(super) fn variables(loss: &Tensor) -> Vec<Tensor> {
-    loss.sorted_nodes().into_iter().filter(|node| node.is_variable()).cloned().collect()
 }

@@ -58,7 +58,8 @@ pub struct Trainer {
     /// Source: Micikevicius et al., [Mixed precision training](https://arxiv.org/abs/1710.03740), 2018.
     pub loss_scale: Option<f64>,
     /// Number of steps, skipped steps included, that an earlier run completed. They are left out: with the same data, `seed`,
-    /// `shuffle`, `batch_size`, `accumulate` and `drop_last`, the other steps get the batches of an uninterrupted run. Default: 0.
+    /// `shuffle`, `batch_size`, `accumulate` and `drop_last`, the other steps get the batches of an uninterrupted run. The events of
+    /// these steps and of complete epochs are not repeated. Default: 0.
     pub completed_steps: usize,
 }
 
@@ -141,8 +142,8 @@ impl Trainer {
     /// # Errors
     /// If `loss` or the optimizer fails; if an option is out of range; if there is no batch to train on, or there are more samples
     /// than a `u32` can count; if the loss is not a float scalar, its denominator is negative or not finite, or it depends on no
-    /// variable of the optimizer; or if an epoch changes no variable although there are gradients, skips all its steps because
-    /// gradients are not finite, or ends with variables that are not finite.
+    /// variable of the optimizer; or if an epoch changes no variable although there are gradients, skips all its steps, or ends
+    /// with variables that are not finite.
     pub fn fit<O: Optimizer + 'static, L: Into<BatchLoss>>(
         &self,
         optimizer: &mut O,
@@ -292,7 +293,7 @@ impl Trainer {
                     {
                         return Ok(());
                     }
-                    gradients.add(&value, weight, monitor.variables(&value))?;
+                    gradients.add(&value, weight, &monitor.variables(&value))?;
                 }
                 completed_steps += 1;
                 let event = match gradients.average(self.clip_norm, monitor.is_adam())? {
@@ -309,7 +310,7 @@ impl Trainer {
                     return Ok(());
                 }
             }
-            monitor.end_epoch(epoch, optimizer.learning_rate())?;
+            monitor.end_epoch(epoch, optimizer.learning_rate(), skipped == 0)?;
             if observe(optimizer, Event::Epoch { epoch, completed_steps })?.is_break() {
                 return Ok(());
             }

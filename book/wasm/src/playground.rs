@@ -71,7 +71,7 @@ impl Learner {
         let mut last = f32::NAN;
         let trainer = Trainer { epochs: steps, batch_size: self.samples.len(), shuffle: false, ..Default::default() };
         let loss = |x: &Tensor, y: &Tensor| (self.loss)(&self.model.forward(x)?, y);
-        trainer.fit_with::<_, anyhow::Error>(&mut self.adam, &self.samples, loss, |_, event| {
+        trainer.fit_with::<_, _, anyhow::Error>(&mut self.adam, &self.samples, loss, |_, event| {
             if let Event::Batch { loss, .. } = event {
                 last = loss.to_scalar()?;
                 ensure!(last.is_finite(), "the loss is {last}");
