@@ -198,6 +198,24 @@ fn many_variables_step_as_each_alone() -> Result<()> {
     Ok(())
 }
 
+/// On the CPU a large variable is shared among threads: its elements step as in a small variable.
+#[test]
+fn a_large_variable_steps_as_a_small_one() -> Result<()> {
+    let all = Tensor::arange(0f32, 300_001.0, &device())?.sin()?;
+    for start in [0, 65_530, 131_066, 150_000, 299_990] {
+        let part = all.narrow(0, start, 11)?;
+        let (large, small) = (Var::from_tensor(&all)?, Var::from_tensor(&part)?);
+        let params = ParamsAdam { lr: 0.1, weight_decay: 0.1, ..Default::default() };
+        let mut adams = [&large, &small].map(|var| Adam::new(vec![var.clone()], params.clone()).unwrap());
+        for _ in 0..3 {
+            adams[0].backward_step(&large.sqr()?.sum_all()?)?;
+            adams[1].backward_step(&small.sqr()?.sum_all()?)?;
+        }
+        assert_eq!(values(&large.narrow(0, start, 11)?), values(&small), "{start}");
+    }
+    Ok(())
+}
+
 #[test]
 fn invalid_gradients_and_states_are_rejected() -> Result<()> {
     for dtype in [DType::F32, DType::F64, DType::F16] {

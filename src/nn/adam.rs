@@ -387,15 +387,18 @@ impl Bundle {
         let mut at = 0;
         for (i, _) in &self.members {
             let Slot { var, moments, .. } = &mut slots[*i];
-            let part = |joined: &Tensor| match self.members.len() {
+            let view = |joined: &Tensor| match self.members.len() {
                 1 => Ok(joined.clone()),
-                // A copy: a view would keep all of `joined`.
-                _ => joined.narrow(0, at, var.elem_count())?.reshape(var.shape())?.force_contiguous(),
+                _ => joined.narrow(0, at, var.elem_count())?.reshape(var.shape()),
             };
-            let own = part(&x)?;
-            var.set(&own.to_dtype(var.dtype())?)?;
-            let master = (own.dtype() != var.dtype()).then_some(own);
-            *moments = Moments::Tensors { exp_avg: part(&exp_avg)?, exp_avg_sq: part(&exp_avg_sq)?, master };
+            // What is kept is a copy, because a view would keep all of `joined`.
+            let copy = |joined: &Tensor| match self.members.len() {
+                1 => Ok(joined.clone()),
+                _ => view(joined)?.force_contiguous(),
+            };
+            var.set(&view(&x)?.to_dtype(var.dtype())?)?;
+            let master = if x.dtype() == var.dtype() { None } else { Some(copy(&x)?) };
+            *moments = Moments::Tensors { exp_avg: copy(&exp_avg)?, exp_avg_sq: copy(&exp_avg_sq)?, master };
             at += var.elem_count();
         }
         Ok(())

@@ -1,10 +1,11 @@
 use super::trainer::SkipReason;
 use crate::nn::{Adam, all_finite};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, TensorId, bail};
 use candle_nn::{AdamW, Optimizer, SGD};
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// Checks during training: whether the optimizer holds any variable that the loss depends on, and whether variables stay finite.
 pub(super) struct Monitor {
@@ -13,6 +14,7 @@ pub(super) struct Monitor {
     is_immediate: bool,
     /// The variables of an `Adam`, or all that a loss depended on so far: other optimizers do not expose their variables.
     variables: Vec<Tensor>,
+    known: HashSet<TensorId>,
     /// Whether the optimizer is known to hold one of the variables.
     has_changed: bool,
     /// Whether a step changed no variable although it had to.
@@ -31,6 +33,7 @@ impl Monitor {
             is_adam: adam.is_some(),
             is_immediate: optimizer.is::<SGD>() || optimizer.is::<AdamW>(),
             variables,
+            known: HashSet::new(),
             has_changed: adam.is_some(),
             has_missed: false,
             has_stepped: false,
@@ -48,11 +51,8 @@ impl Monitor {
             return Cow::Borrowed(&self.variables);
         }
         let found = loss.sorted_nodes().into_iter().filter(|node| node.is_variable()).cloned().collect::<Vec<_>>();
-        for variable in &found {
-            if !self.variables.iter().any(|known| known.id() == variable.id()) {
-                self.variables.push(variable.clone());
-            }
-        }
+        let new = found.iter().filter(|variable| self.known.insert(variable.id()));
+        self.variables.extend(new.cloned());
         Cow::Owned(found)
     }
 
