@@ -114,12 +114,21 @@ impl TensorDataset {
             Some(order) => rows.index_select(&order.narrow(0, start, len)?, 0),
             None => rows.narrow(0, start, len),
         };
+        let targets = select(&self.targets)?;
+        if self.is_image && reads_values(self.inputs.device()) {
+            let rows = match (&self.tuples, order) {
+                (Some(tuples), _) => select(tuples)?.flatten_all()?.to_vec1()?,
+                (None, Some(order)) => order.narrow(0, start, len)?.to_dtype(DType::U32)?.to_vec1()?,
+                (None, None) => (start as u32..(start + len) as u32).collect(),
+            };
+            return Ok((brightness_of_rows(&self.inputs, &rows)?, targets));
+        }
         let inputs = match &self.tuples {
             Some(tuples) => self.inputs.index_select(&select(tuples)?.flatten_all()?, 0)?,
             None => select(&self.inputs)?,
         };
-        let inputs = if self.is_image { brightness(&inputs)? } else { inputs };
-        Ok((inputs, select(&self.targets)?))
+        let inputs = if self.is_image { (inputs.to_dtype(DType::F32)? * f64::from(UNIT))? } else { inputs };
+        Ok((inputs, targets))
     }
 
     /// Returns the inputs and targets of the samples at these indices, like [`batch`](Self::batch).
@@ -194,18 +203,20 @@ impl TrainTestSplit {
     }
 }
 
-/// Pixels as numbers from 0 to 1.
-fn brightness(pixels: &Tensor) -> Result<Tensor> {
-    // A multiplication, as in candle-datasets: a division by 255 would round some values differently.
-    const UNIT: f32 = 1.0 / 255.0;
-    if !reads_values(pixels.device()) {
-        return pixels.to_dtype(DType::F32)? * f64::from(UNIT);
-    }
-    let pixels = pixels.contiguous()?;
-    let (storage, layout) = pixels.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("brightness: the pixels are not in CPU storage") };
-    let values = parallel::map(elements::<u8>(storage, layout)?, |&byte| f32::from(byte) * UNIT);
-    Tensor::from_vec(values, layout.shape(), pixels.device())
+/// The factor from bytes to brightness. As in candle-datasets: a division by 255 would round some values differently.
+const UNIT: f32 = 1.0 / 255.0;
+
+/// Returns rows of pixels on the CPU as numbers from 0 to 1: selected and scaled in one pass.
+fn brightness_of_rows(pixels: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    let mut dims = pixels.dims().to_vec();
+    let width = dims[1..].iter().product();
+    let values = {
+        let (storage, layout) = pixels.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { bail!("the pixels are not in CPU storage") };
+        parallel::map_rows(elements::<u8>(storage, layout)?, width, rows, |&byte| f32::from(byte) * UNIT)?
+    };
+    dims[0] = rows.len();
+    Tensor::from_vec(values, dims, pixels.device())
 }
 
 #[cfg(test)]
@@ -227,6 +238,31 @@ mod tests {
         let (x, y) = samples().batch(Some(&order), 0, 2)?;
         assert_eq!(x.to_vec2::<f32>()?, [[1.0, 0.0], [0.0, 1.0]]);
         assert_eq!(y.to_vec1::<u32>()?, [2, 0]);
+        Ok(())
+    }
+
+    /// Many rows are read by several threads.
+    #[test]
+    fn images_are_selected_and_scaled_in_any_order() -> Result<()> {
+        let pixels = (0..500 * 300).map(|i| (i * 31 % 256) as u8).collect::<Vec<_>>();
+        let classes = Tensor::arange(0u32, 500, &Device::Cpu)?;
+        let images = TensorDataset::images(Tensor::from_vec(pixels.clone(), (500, 20, 15), &Device::Cpu)?, classes)?;
+        let rows = (0..500).map(|i| i * 7 % 500).collect::<Vec<u32>>();
+        let orders = [
+            Tensor::new(rows.as_slice(), &Device::Cpu)?,
+            Tensor::new(rows.as_slice(), &Device::Cpu)?.to_dtype(DType::I64)?,
+        ];
+        for order in orders {
+            let (x, y) = images.batch(Some(&order), 3, 490)?;
+            assert_eq!((x.dims(), y.to_vec1::<u32>()?.as_slice()), (&[490, 20, 15][..], &rows[3..493]));
+            for (row, image) in rows[3..493].iter().zip(x.flatten_from(1)?.to_vec2::<f32>()?) {
+                let expected = pixels[*row as usize * 300..][..300].iter().map(|&byte| f32::from(byte) / 255.0);
+                assert!(image.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{row}");
+            }
+        }
+        assert!(images.batch(Some(&Tensor::new(&[500u32], &Device::Cpu)?), 0, 1).is_err());
+        assert!(images.batch(None, 499, 2).is_err());
+        assert_eq!(images.batch(None, 0, 0)?.0.dims(), [0, 20, 15]);
         Ok(())
     }
 

@@ -32,22 +32,41 @@ pub(crate) fn in_parallel<T: Send>(tasks: impl ExactSizeIterator<Item = T>, work
     });
 }
 
-/// Applies `f` to each value, on all threads. It does not first fill the output with zeros, which saves time.
+/// Applies `f` to each element of some rows of a matrix of `width` columns, on all threads, and returns the results row by row. It
+/// does not first fill the output with zeros, which saves time.
+///
+/// # Errors
+/// If there is no such row.
 #[cfg(feature = "train")]
 #[allow(unsafe_code)]
-pub(crate) fn map<T: Sync, R: Send>(values: &[T], f: impl Fn(&T) -> R + Copy + Sync) -> Vec<R> {
-    use super::lanes::CHUNK;
-    let mut mapped = Vec::with_capacity(values.len());
-    let places = mapped.spare_capacity_mut()[..values.len()].chunks_mut(CHUNK);
-    in_parallel(places.zip(values.chunks(CHUNK)), |(places, values)| {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || places.iter_mut().zip(values).for_each(|(place, value)| _ = place.write(f(value))),
-        );
+pub(crate) fn map_rows<T: Sync, R: Send>(
+    values: &[T],
+    width: usize,
+    rows: &[u32],
+    f: impl Fn(&T) -> R + Copy + Sync,
+) -> candle_core::Result<Vec<R>> {
+    let len = rows.len() * width;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    if let Some(row) = rows.iter().find(|&&row| row as usize >= values.len() / width) {
+        candle_core::bail!("there is no row {row} among {}", values.len() / width)
+    }
+    let mut mapped = Vec::with_capacity(len);
+    let rows_of_chunk = (super::lanes::CHUNK / width).max(1);
+    let chunks = mapped.spare_capacity_mut()[..len].chunks_mut(rows_of_chunk * width).zip(rows.chunks(rows_of_chunk));
+    in_parallel(chunks, |(places, rows)| {
+        for (places, &row) in places.chunks_mut(width).zip(rows) {
+            let row = &values[row as usize * width..][..width];
+            pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || places.iter_mut().zip(row).for_each(|(place, value)| _ = place.write(f(value))),
+            );
+        }
     });
-    // SAFETY: each place was written.
-    unsafe { mapped.set_len(values.len()) };
-    mapped
+    // SAFETY: each of the `len` places was written.
+    unsafe { mapped.set_len(len) };
+    Ok(mapped)
 }
 
 #[cfg(test)]
