@@ -385,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn denominators_need_targets_that_forward_takes() -> Result<()> {
+        let loss = LinearCrossEntropyLoss::default();
+        assert_eq!(loss.denominator(&Tensor::new(&[1i64, -100, 0], &Device::Cpu)?)?, 2.0);
+        assert_eq!(loss.denominator(&Tensor::ones((3, 4), DType::F32, &Device::Cpu)?)?, 3.0);
+        for (shape, dtype) in [(vec![3, 4], DType::I64), (vec![3, 4, 5], DType::F32), (vec![3], DType::F32)] {
+            let error =
+                loss.denominator(&Tensor::ones(shape.as_slice(), dtype, &Device::Cpu)?).unwrap_err().to_string();
+            assert!(error.contains(&format!("{shape:?}")) && error.contains("(N, C)"), "{error}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn rejects_invalid_arguments() -> Result<()> {
         let (x, w, y) = (
             vector(&[0.0; 6]).reshape((3, 2))?,
