@@ -336,10 +336,7 @@ impl Parts<'_> {
             loss_of(loss, choice, reduction, weights.as_ref(), &trained.network.forward(inputs)?, target)
         };
         // The network has no training mode, so one closure serves both.
-        match self.validation.is_empty() {
-            true => trained.session.fit(loss)?,
-            false => trained.session.fit_validated(loss, loss)?,
-        }
+        trained.session.fit_validated(loss, loss)?;
         Ok(trained)
     }
 }

@@ -1,3 +1,4 @@
+use super::parameters::stored_for;
 use crate::kernel::ops;
 use crate::kernel::parallel::{in_parallel, threads};
 use crate::kernel::storage::{address, elements};
@@ -296,17 +297,8 @@ impl Adam {
 
 impl Slot {
     fn moments_of(&self, state: &AdamState) -> Result<Moments> {
-        let own = |name: &str, stored: &Tensor| {
-            if stored.dims() != self.var.dims() || !stored.dtype().is_float() {
-                bail!(
-                    "Adam: {name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
-                    stored.dtype(),
-                    stored.dims(),
-                    self.var.dims()
-                )
-            }
-            stored.detach().to_device(self.var.device())?.to_dtype(ops::compute_dtype(self.var.dtype()))
-        };
+        let dtype = ops::compute_dtype(self.var.dtype());
+        let own = |name: &str, stored: &Tensor| stored_for(&self.var, dtype, &format!("Adam: {name}"), stored);
         let (exp_avg, exp_avg_sq) = (own("exp_avg", &state.exp_avg)?, own("exp_avg_sq", &state.exp_avg_sq)?);
         Ok(match &self.moments {
             Moments::InPlace(_) => {
@@ -317,7 +309,7 @@ impl Slot {
             Moments::Tensors { master: Some(_), .. } => {
                 let master = match &state.master_weights {
                     Some(master) => own("master_weights", master)?,
-                    None => self.var.as_detached_tensor().to_dtype(exp_avg.dtype())?,
+                    None => self.var.as_detached_tensor().to_dtype(dtype)?,
                 };
                 Moments::Tensors { exp_avg, exp_avg_sq, master: Some(master) }
             }

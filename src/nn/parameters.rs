@@ -272,15 +272,7 @@ impl Parameters {
         for (name, var) in own {
             left_over.remove(&name);
             let Some(tensor) = stored.remove(&name) else { bail!("the file has no tensor {name}") };
-            if tensor.dims() != var.dims() || !tensor.dtype().is_float() {
-                bail!(
-                    "{name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
-                    tensor.dtype(),
-                    tensor.dims(),
-                    var.dims()
-                )
-            }
-            matched.push((tensor.to_dtype(var.dtype())?.to_device(var.device())?, var));
+            matched.push((stored_for(&var, var.dtype(), &name, &tensor)?, var));
         }
         if let Some(name) = left_over.first() {
             bail!("the file also holds {name}, which is not in this model")
@@ -321,6 +313,19 @@ pub(crate) fn all_finite<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Resul
         }
     }
     Ok(true)
+}
+
+/// Returns a stored tensor on the device of its variable and in `dtype`, if it has the shape of the variable and a float dtype.
+pub(super) fn stored_for(var: &Var, dtype: DType, name: &str, stored: &Tensor) -> Result<Tensor> {
+    if stored.dims() != var.dims() || !stored.dtype().is_float() {
+        bail!(
+            "{name} is {:?} of shape {:?} but needs a float dtype and shape {:?}",
+            stored.dtype(),
+            stored.dims(),
+            var.dims()
+        )
+    }
+    stored.detach().to_dtype(dtype)?.to_device(var.device())
 }
 
 /// Sets variables to the tensors that [`Parameters::matched`] found for them.

@@ -168,7 +168,7 @@ impl Session {
         self.fit_dyn(&mut loss, &|_, _| candle_core::bail!("there are no validation samples"))
     }
 
-    /// Trains like [`fit`](Self::fit), and evaluates `validation_loss` on the validation samples after each epoch. It is a closure of
+    /// Trains like [`fit`](Self::fit), and evaluates `validation_loss` on the validation samples, if there are any, after each epoch. It is a closure of
     /// its own, so that a model with dropout or running statistics is in evaluation mode there.
     ///
     /// # Errors
